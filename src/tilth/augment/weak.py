@@ -1,0 +1,247 @@
+"""The weak view: random resize, crop and flips, the same for image, label and validity (s5_pretrain.md section 4).
+
+The loader draws a sample's geometry (:func:`plan_weak`) and reads only the source pixels that the crop needs; :func:`weak_view` then does
+resize, crop, flips and turns of the whole batch at once on the training device.
+
+Axis letters: B samples, C bands, h and w rows and columns as read, S side of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilth.augment.config import WeakConfig
+from tilth.augment.normalise import check_bands, fill_value
+from tilth.augment.resample import Taps, linear_taps, nearest_sources, resample_linear, stack_taps, take_nearest
+from tilth.errors import DataError
+from tilth.imagery.read import Window
+from tilth.sensors import Sensor
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class WeakDraw:
+    """What chance decided for one sample: resize to (new_height, new_width), crop at (x, y), then flip, then turn.
+
+    Attributes:
+        new_height: rows after the resize.
+        new_width: columns after the resize.
+        x: left column of the crop in the resized tile; right of the tile lies padding.
+        y: upper row of the crop; below the tile lies padding.
+        hflip: flip left and right.
+        vflip: flip up and down.
+        quarter_turns: counter-clockwise turns by 90 degrees, after the flips.
+    """
+
+    new_height: int
+    new_width: int
+    x: int
+    y: int
+    hflip: bool = False
+    vflip: bool = False
+    quarter_turns: int = 0
+
+
+@dataclass(frozen=True)
+class WeakGeometry:
+    """All that :func:`weak_view` must know of one sample; plain integers, so it passes through loader workers.
+
+    Attributes:
+        window: the source pixels that were read, in pixels of the tile.
+        height: rows of the whole tile.
+        width: columns of the whole tile.
+        draw: what chance decided.
+    """
+
+    window: Window
+    height: int
+    width: int
+    draw: WeakDraw
+
+
+def draw_weak(generator: np.random.Generator, height: int, width: int, config: WeakConfig) -> WeakDraw:
+    """Draw the geometry of a weak view.
+
+    The long side L becomes a uniform integer of [int(0.5 L), int(2 L)], both included; the other side int(short * new / L + 0.5). The
+    corner of the crop is uniform over all places inside the tile, which is padded on the right and bottom if it is smaller than the crop.
+
+    Args:
+        generator: source of the draws, in the order: long side, x, y, horizontal flip, vertical flip, turns.
+        height: rows of the tile, at least 1.
+        width: columns of the tile, at least 1.
+        config: ranges and probabilities.
+
+    Returns:
+        The draw; sides are never less than 1.
+    """
+    long, short = max(height, width), min(height, width)
+    low = max(int(config.scale_min * long), 1)
+    new_long = int(generator.integers(low, max(int(config.scale_max * long), low) + 1))
+    new_short = max(int(short * new_long / long + 0.5), 1)
+    new_height, new_width = (new_long, new_short) if height > width else (new_short, new_long)
+    x = int(generator.integers(0, max(new_width - config.size, 0) + 1))
+    y = int(generator.integers(0, max(new_height - config.size, 0) + 1))
+    hflip = bool(generator.random() < config.horizontal_flip)
+    vflip = bool(generator.random() < config.vertical_flip)
+    turns = int(generator.integers(0, 4)) if config.rot90 else 0
+    return WeakDraw(new_height, new_width, x, y, hflip, vflip, turns)
+
+
+def source_window(draw: WeakDraw, height: int, width: int, size: int) -> Window:
+    """Find the pixels of the tile that can influence the crop.
+
+    Args:
+        draw: geometry of the sample.
+        height: rows of the tile.
+        width: columns of the tile.
+        size: side S of the crop.
+
+    Returns:
+        The smallest rectangle that holds every pixel with a weight, at least 1 x 1.
+    """
+    column, columns = _span(width, draw.new_width, draw.x, size)
+    row, rows = _span(height, draw.new_height, draw.y, size)
+    return Window(column, row, columns, rows)
+
+
+def plan_weak(generator: np.random.Generator, height: int, width: int, config: WeakConfig) -> WeakGeometry:
+    """Draw a sample's geometry and say which window of the tile to read for it; see :func:`draw_weak` and :func:`source_window`."""
+    draw = draw_weak(generator, height, width, config)
+    return WeakGeometry(source_window(draw, height, width, config.size), height, width, draw)
+
+
+@torch.no_grad()
+def weak_view(
+    stored: Tensor, mask: Tensor | None, valid: Tensor, geometry: Sequence[WeakGeometry], size: int, sensor: Sensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Resize, crop, flip and turn a batch, each sample by its own geometry.
+
+    Images are resampled as Pillow's antialiased bilinear filter does, along the columns first; uint8 input is rounded to whole numbers
+    after each of the two passes and equals Pillow bit for bit. (Pillow 13 takes the rows first for some tall tiles, which differs by 1 in
+    some pixels.) Labels and validity take the nearest pixel by Pillow's rule.
+
+    Args:
+        stored: (B, C, h, w), any numeric dtype, storage units. Sample i holds its ``geometry[i].window`` in the upper left; what lies
+            beyond that window is never used.
+        mask: integer (B, h, w), class ids, 255 = ignore; None if no sample has a label.
+        valid: bool (B, h, w), False where nodata. Such pixels, and NaN or infinite values, count as the sensor's fill value when resampled.
+        geometry: one a sample.
+        size: side S of the crop in pixels.
+        sensor: whose bands, for the fill value.
+
+    Returns:
+        image: float32 (B, C, S, S), storage units, the fill value where not valid.
+        mask: int64 (B, S, S), 255 in padding, where not valid, and everywhere if there is no mask.
+        valid: bool (B, S, S), False in padding and where the nearest source pixel is invalid.
+
+    Raises:
+        SensorMismatchError: the number of bands is not the sensor's.
+        DataError: shapes do not belong together, or a window is larger than what was read.
+    """
+    check_bands(stored, sensor)
+    _check_shapes(stored, mask, valid, geometry)
+    fill = fill_value(sensor).to(stored.device).view(-1, 1, 1)
+    columns = [_Axis.of(size, g.width, g.draw.new_width, g.draw.x, g.window.column, g.window.width, _flips(g.draw)[0]) for g in geometry]
+    rows = [_Axis.of(size, g.height, g.draw.new_height, g.draw.y, g.window.row, g.window.height, _flips(g.draw)[1]) for g in geometry]
+
+    source = _fill_invalid(stored, valid, geometry, fill)
+    image = resample_linear(source, stack_taps([axis.taps for axis in columns]), stack_taps([axis.taps for axis in rows]))
+    nearest_rows = _stack([axis.nearest for axis in rows], stored.device)
+    nearest_columns = _stack([axis.nearest for axis in columns], stored.device)
+    valid_out = take_nearest(valid, nearest_rows, nearest_columns)
+    valid_out &= _stack([axis.inside for axis in rows], stored.device).unsqueeze(2)
+    valid_out &= _stack([axis.inside for axis in columns], stored.device).unsqueeze(1)
+    if mask is None:
+        mask_out = torch.full(valid_out.shape, IGNORE, dtype=torch.int64, device=stored.device)
+    else:
+        mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE)
+    torch.where(valid_out.unsqueeze(1), image, fill, out=image)
+
+    odd = [sample for sample, g in enumerate(geometry) if g.draw.quarter_turns % 2]
+    if odd:
+        for tensor in (image, mask_out, valid_out):
+            tensor[odd] = tensor[odd].transpose(-1, -2)
+    return image, mask_out, valid_out
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Where the S outputs of one axis of one sample come from, counted from the first pixel that was read.
+
+    ``inside`` is False for outputs in padding; these have no taps and any source.
+    """
+
+    taps: Taps
+    nearest: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, size: int, length: int, new_length: int, start: int, first: int, count: int, flip: bool) -> _Axis:
+        outputs = start + np.arange(size)
+        if flip:
+            outputs = outputs[::-1]
+        inside = outputs < new_length
+        held = np.minimum(outputs, new_length - 1)
+        taps = linear_taps(length, new_length, held)
+        # Taps beyond what was read have no weight: source_window holds every pixel that has one.
+        sources = np.clip(taps.sources - first, 0, count - 1)
+        nearest = np.clip(nearest_sources(length, new_length, held) - first, 0, count - 1)
+        return cls(Taps(sources, taps.weights * inside[:, None]), nearest, inside)
+
+
+def _span(length: int, new_length: int, start: int, size: int) -> tuple[int, int]:
+    """First source pixel and number of source pixels behind outputs start .. start + size - 1 of one axis."""
+    last = min(start + size, new_length) - 1
+    taps = linear_taps(length, new_length, np.array([start, last]))
+    used = taps.sources[taps.weights > 0]
+    nearest = nearest_sources(length, new_length, np.array([start, last]))
+    first, end = min(used.min(), nearest.min()), max(used.max(), nearest.max()) + 1
+    return int(first), int(end - first)
+
+
+def _flips(draw: WeakDraw) -> tuple[bool, bool]:
+    """Left-right and up-down flips which, before the transposition of odd turns, give the draw's flips and turns."""
+    turns = draw.quarter_turns % 4
+    return draw.hflip ^ (turns in (1, 2)), draw.vflip ^ (turns in (2, 3))
+
+
+def _fill_invalid(stored: Tensor, valid: Tensor, geometry: Sequence[WeakGeometry], fill: Tensor) -> Tensor:
+    """Replace invalid and non-finite values; keeps uint8, makes everything else float32."""
+    usable = valid.unsqueeze(1)
+    if stored.dtype == torch.uint8:
+        # On a CPU looking first is far cheaper than a second copy of the batch; on an accelerator it would make the host wait.
+        windows = [part[: g.window.height, : g.window.width] for part, g in zip(valid, geometry, strict=True)]
+        if stored.device.type == "cpu" and all(bool(part.all()) for part in windows):
+            return stored
+        return torch.where(usable, stored, fill.round().clamp(0, 255).to(torch.uint8))
+    source = stored.to(torch.float32)
+    if stored.is_floating_point():
+        usable = usable & torch.isfinite(source)
+    return torch.where(usable, source, fill)
+
+
+def _stack(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(device)
+
+
+def _check_shapes(stored: Tensor, mask: Tensor | None, valid: Tensor, geometry: Sequence[WeakGeometry]) -> None:
+    samples, _, height, width = stored.shape
+    for name, tensor in (("valid", valid), ("mask", mask)):
+        if tensor is not None and tuple(tensor.shape) != (samples, height, width):
+            raise DataError(f"{name} has shape {tuple(tensor.shape)}, the image {tuple(stored.shape)}; expected {(samples, height, width)}")
+    if len(geometry) != samples:
+        raise DataError(f"{len(geometry)} geometries for {samples} samples; give one a sample")
+    for number, g in enumerate(geometry):
+        if g.window.height > height or g.window.width > width:
+            raise DataError(
+                f"sample {number}: a window of {g.window.height} x {g.window.width} pixels, but {height} x {width} were given;"
+                " read the whole window"
+            )

@@ -1,0 +1,64 @@
+"""The fingerprint of a catalog: what it says and refers to, in 64 digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tilth.catalog import schema, uris
+from tilth.catalog.rows import count_values
+from tilth.classes import ClassScheme
+from tilth.sensors import Sensor
+
+
+def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping[str, ClassScheme]) -> str:
+    """Hash rows, the definitions they name, and the size of every local file; see ``Catalog.fingerprint``."""
+    files = sorted({uri for name in schema.URI_COLUMNS for uri in pc.unique(table[name].drop_null()).to_pylist()})
+    root = uris.common_folder(files)
+    named = count_values(table["sensor"]), count_values(table["scheme"])
+    meaning = schema.describe_meaning(
+        {name: value for name, value in sensors.items() if name in named[0]},
+        {name: value for name, value in schemes.items() if name in named[1]},
+    )
+    digest = hashlib.sha256(json.dumps(meaning).encode())
+    for name in sorted(table.column_names):
+        values = table[name]
+        if name in schema.URI_COLUMNS and root:
+            values = uris.make_relative(values, Path(root))
+        digest.update(f"\0{name}\0{len(table)}\0".encode() + canonical_bytes(values))
+    digest.update(json.dumps([None if uris.is_remote(file) else _size(file) for file in files]).encode())
+    return digest.hexdigest()
+
+
+def canonical_bytes(values: Any) -> bytes:
+    """Bytes of a column that depend on its values only, not on chunks, string width or integer width."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    nulls = np.packbits(values.is_null().to_numpy()).tobytes() if values.null_count else b""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        cells = values.cast(pa.large_binary()).fill_null(b"")
+        return bytes(nulls + pc.binary_length(cells).to_numpy().tobytes()) + b"".join(cells.to_pylist())
+    if pa.types.is_timestamp(kind):
+        values, kind = values.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64()), pa.int64()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        wide = pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else pa.uint64() if kind == pa.uint64() else pa.float64()
+        return bytes(nulls + values.cast(wide).fill_null(0).to_numpy().tobytes())
+    if pa.types.is_fixed_size_list(kind) and not values.null_count:
+        return canonical_bytes(pc.list_flatten(values))
+    return bytes(nulls + json.dumps(values.to_pylist(), default=str).encode())
+
+
+def _size(file: str) -> int:
+    """Size in bytes; -1 for a file that is not there."""
+    try:
+        return Path(file).stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,138 @@
+"""Windows and where on Earth they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilth.imagery.read import RasterInfo, Window
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# WGS 84 ellipsoid: semi-major axis in metres and first eccentricity.
+_AXIS_M = 6378137.0
+_ECCENTRICITY = 0.0818191908426215
+
+
+def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> list[Window]:
+    """Cover a raster with square windows, row by row.
+
+    Args:
+        width: columns of the raster, in pixels.
+        height: rows of the raster, in pixels.
+        size: side of the windows, in pixels.
+        stride: step between windows, in pixels.
+        edge: ``shift`` moves the last window of a row or column back inside, so that every pixel is covered, and shrinks windows
+            to a raster that is smaller; ``drop`` leaves out what does not fit.
+
+    Returns:
+        Windows inside the raster.
+
+    Example:
+        >>> [window.column for window in cut_windows(10, 4, 4, 4, "shift")]
+        [0, 4, 6]
+    """
+    columns, rows = _starts(width, size, stride, edge), _starts(height, size, stride, edge)
+    return [Window(column, row, min(size, width), min(size, height)) for row in rows for column in columns]
+
+
+def _starts(length: int, size: int, stride: int, edge: str) -> list[int]:
+    if length < size:
+        return [0] if edge == "shift" else []
+    starts = list(range(0, length - size + 1, stride))
+    if edge == "shift" and starts[-1] + size < length:
+        starts.append(length - size)
+    return starts
+
+
+def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], owners: NDArray[np.integer[Any]]) -> list[bytes | None]:
+    """Find the footprints of windows in longitude and latitude.
+
+    Args:
+        infos: headers of the rasters.
+        windows: (N, 4): column, row, width, height in pixels.
+        owners: (N,) position in ``infos`` of the raster each window belongs to.
+
+    Returns:
+        N WKB polygons (OGC:CRS84); None where the raster is not georeferenced or the corners have no finite position.
+    """
+    shapes: list[bytes | None] = [None] * len(windows)
+    systems: dict[str, list[int]] = {}
+    for index, owner in enumerate(owners.tolist()):
+        info = infos[owner]
+        if info.crs is not None and info.transform is not None:
+            systems.setdefault(info.crs, []).append(index)
+    if not systems:
+        return shapes
+    import shapely
+    from rasterio.warp import transform
+
+    for crs, members in systems.items():
+        chosen = np.array(members)
+        affine = np.array([infos[owner].transform for owner in owners[chosen].tolist()], dtype=np.float64)[:, :, None]
+        left, top, width, height = windows[chosen].T.astype(np.float64)
+        # Upper left, lower left, lower right, upper right: counter-clockwise for north-up rasters.
+        column = np.stack([left, left, left + width, left + width], axis=1)
+        row = np.stack([top, top + height, top + height, top], axis=1)
+        x = affine[:, 0] * column + affine[:, 1] * row + affine[:, 2]
+        y = affine[:, 3] * column + affine[:, 4] * row + affine[:, 5]
+        longitude, latitude = transform(crs, "EPSG:4326", x.ravel().tolist(), y.ravel().tolist())
+        corners = np.stack([longitude, latitude], axis=1).reshape(-1, 4, 2)
+        finite = np.isfinite(corners).all(axis=(1, 2))
+        for index, shape in zip(chosen[finite].tolist(), shapely.to_wkb(shapely.polygons(corners[finite])), strict=True):
+            shapes[index] = shape
+    return shapes
+
+
+def footprint_centres(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Centres of the bounds of WKB footprints.
+
+    Returns:
+        (N, 2) longitude and latitude in degrees; NaN where there is no footprint.
+    """
+    import shapely
+
+    bounds = shapely.bounds(shapely.from_wkb(geometry.to_numpy()))
+    return np.stack([bounds[:, 0] + bounds[:, 2], bounds[:, 1] + bounds[:, 3]], axis=1) / 2
+
+
+def overlapping_pairs(geometry: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Find tiles that see common ground; sharing a border does not count.
+
+    Returns:
+        (M, 2) positions, the first smaller than the second.
+    """
+    import shapely
+
+    shapes = shapely.from_wkb(geometry.to_numpy())
+    known = np.flatnonzero(~shapely.is_missing(shapes))
+    # Shrunk a little, so that neighbours that only touch do not meet through rounding.
+    centres = shapely.get_coordinates(shapely.centroid(shapes[known]))
+    coordinates, owner = shapely.get_coordinates(shapes[known], return_index=True)
+    shrunk = shapely.set_coordinates(shapes[known], centres[owner] + (coordinates - centres[owner]) * 0.998)
+    first, second = shapely.STRtree(shrunk).query(shrunk, predicate="intersects")
+    pairs: NDArray[np.int64] = np.stack([known[first], known[second]], axis=1)[first < second]
+    return pairs
+
+
+def covered_km2(geometry: pa.ChunkedArray) -> float:
+    """Area that footprints cover together, in square kilometres; ground seen twice counts once."""
+    import shapely
+
+    shapes = shapely.from_wkb(geometry.drop_null().to_numpy())
+    if not len(shapes):
+        return 0.0
+    projected = shapely.transform(shapes, _equal_area)
+    return float(shapely.union_all(projected).area / 1e6)
+
+
+def _equal_area(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cylindrical equal-area projection of the WGS 84 ellipsoid (Snyder 1987, eq. 3-12 and 10-14): metres."""
+    e = _ECCENTRICITY
+    sine = np.sin(np.radians(degrees[:, 1]))
+    q = (1 - e**2) * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
+    return np.stack([_AXIS_M * np.radians(degrees[:, 0]), _AXIS_M * q / 2], axis=1)

@@ -1,0 +1,155 @@
+"""Splits that share no ground, and labelled subsets that lie inside each other.
+
+Neighbouring tiles look alike, so a random split measures memory. Here whole blocks of ground go to one split. Labels are reduced by one
+ranking: the first k tiles of it are the subset of k, so the 5 % lie inside the 10 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tilth.catalog import uris
+from tilth.catalog.config import SplitConfig
+from tilth.catalog.geometry import footprint_centres, overlapping_pairs
+from tilth.catalog.ranking import RANK_COLUMN, label_ranks
+from tilth.catalog.table import Catalog
+from tilth.errors import CatalogError
+from tilth.seeds import derive
+
+# Metres along a meridian for one degree of latitude, on a sphere; blocks need no more.
+_METRES_A_DEGREE = 111_195.0
+
+__all__ = ["RANK_COLUMN", "label_ranks", "split_catalog", "subset"]
+
+
+def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int, int], None] | None = None) -> Catalog:
+    """Divide tiles into splits by blocks, rank the training labels and, if asked, reduce them.
+
+    Tiles with a footprint belong to the square block of ground that holds their centre; tiles without one to the block of their image
+    file. Tiles that reach over the border of their block into ground of another split are left without a split, in the larger of the two.
+
+    Args:
+        catalog: tiles; an existing split column is replaced unless ``keep_splits``.
+        config: fractions, block size, seed, subsets.
+        progress: told (labels read, labels in all).
+
+    Returns:
+        The catalog with columns ``split``, ``block`` and ``label_rank``; a pure function of catalog and seed, whatever the order of rows.
+
+    Raises:
+        CatalogError: fewer blocks than splits, or ``label_tiles`` exceeds the number of labelled training tiles.
+        DataError: a label cannot be read.
+    """
+    if not config.keep_splits:
+        blocks = assign_blocks(catalog, config)
+        splits = _spread(blocks, config)
+        catalog = catalog.with_columns(split=_without_overlap(catalog, splits, config), block=pa.array(blocks))
+        if RANK_COLUMN in catalog.table.column_names:  # a ranking of other splits
+            catalog = catalog.with_columns(label_rank=pa.nulls(len(catalog), pa.int32()))
+    if config.rank_labels and len(catalog.filter(split=config.train).labelled()):
+        catalog = catalog.with_columns(label_rank=label_ranks(catalog, config.seed, split=config.train, progress=progress))
+    if config.label_tiles is not None or config.label_percent is not None:
+        catalog = subset(catalog, tiles=config.label_tiles, percent=config.label_percent, split=config.train)
+    return catalog
+
+
+def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
+    """Name the block of each tile: ``<row>/<column>`` of a grid on the ground, or the image file where there is no footprint."""
+    files = uris.common_folder(catalog.counts("image"))
+    names = uris.make_relative(catalog.table["image"], Path(files)).to_pylist() if files else catalog.column("image")
+    if catalog.table["geometry"].null_count == len(catalog):
+        return [str(name) for name in names]
+    longitude, latitude = footprint_centres(catalog.table["geometry"]).T
+    if config.block_deg is not None:
+        row, column = np.floor(latitude / config.block_deg), np.floor(longitude / config.block_deg)
+    else:
+        row = np.floor(latitude * _METRES_A_DEGREE / config.block_m)
+        # Columns of one row share the scale of its middle, so that blocks keep their width towards the poles.
+        middle = np.clip((row + 0.5) * config.block_m / _METRES_A_DEGREE, -89.9, 89.9)
+        column = np.floor(longitude * _METRES_A_DEGREE * np.cos(np.radians(middle)) / config.block_m)
+    known = np.isfinite(row)
+    return [f"{int(row[index])}/{int(column[index])}" if known[index] else str(name) for index, name in enumerate(names)]
+
+
+def _spread(blocks: list[str], config: SplitConfig) -> list[str]:
+    """Give every block a split: blocks in an order drawn from the seed, each to the split that is furthest behind its fraction."""
+    sizes: dict[str, int] = {}
+    for block in blocks:
+        sizes[block] = sizes.get(block, 0) + 1
+    if len(sizes) < len(config.fractions):
+        raise CatalogError(
+            f"{len(sizes)} blocks cannot fill {len(config.fractions)} splits ({', '.join(config.fractions)}); "
+            "make block_m smaller, or ask for fewer splits"
+        )
+    filled = dict.fromkeys(config.fractions, 0)
+    chosen: dict[str, str] = {}
+    for block in sorted(sizes, key=lambda name: derive(config.seed, "block", name)):
+        # Relative filling, so that small splits get a block too when there are few; ties go to the larger split.
+        split = min(filled, key=lambda name: (filled[name] / config.fractions[name], -config.fractions[name], name))
+        chosen[block] = split
+        filled[split] += sizes[block]
+    return [chosen[block] for block in blocks]
+
+
+def _without_overlap(catalog: Catalog, splits: list[str], config: SplitConfig) -> list[str | None]:
+    """Take tiles that see ground of a tile in another split out of the larger split."""
+    result: list[str | None] = list(splits)
+    if catalog.table["geometry"].null_count == len(catalog):
+        return result
+    codes = {name: code for code, name in enumerate(sorted(config.fractions, key=lambda name: (-config.fractions[name], name)))}
+    code = np.array([codes[split] for split in splits])
+    pairs = overlapping_pairs(catalog.table["geometry"])
+    pairs = pairs[code[pairs[:, 0]] != code[pairs[:, 1]]]
+    # The larger split has the smaller code.
+    losers = np.where(code[pairs[:, 0]] < code[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+    for index in np.unique(losers).tolist():
+        result[index] = None
+    return result
+
+
+def subset(
+    catalog: Catalog, *, tiles: int | None = None, percent: float | None = None, split: str = "train", drop_others: bool = False
+) -> Catalog:
+    """Keep the labels of the first tiles of the ranking only.
+
+    Args:
+        catalog: with the column ``label_rank``, as :func:`split_catalog` makes it.
+        tiles: how many training tiles stay labelled.
+        percent: or which share of the ranked tiles, rounded, at least one.
+        split: the split that was ranked; labels of other splits are kept.
+        drop_others: return the labelled subset alone instead of all rows.
+
+    Returns:
+        All rows, those of the split beyond the subset without label; or the rows of the subset, in catalog order.
+
+    Raises:
+        CatalogError: no ranking, not exactly one of ``tiles`` and ``percent``, or more tiles asked for than are ranked.
+    """
+    if (tiles is None) == (percent is None):
+        raise CatalogError("subset: give either tiles or percent")
+    if RANK_COLUMN not in catalog.table.column_names:
+        raise CatalogError(f"subset: the catalog has no column {RANK_COLUMN!r}; rank its labels with: tilth catalog split")
+    ranks = np.array([-1 if rank is None else rank for rank in catalog.column(RANK_COLUMN)], dtype=np.int64)
+    ranked = int((ranks >= 0).sum())
+    count = tiles if tiles is not None else max(1, round(ranked * (percent or 0) / 100))
+    if not 1 <= count <= ranked or (percent is not None and not 0 < percent <= 100):
+        asked = f"{tiles} tiles" if tiles is not None else f"{percent:g} %"
+        raise CatalogError(f"subset: {asked} asked for, {ranked} tiles are ranked; ask for 1 to {ranked} tiles or more than 0 to 100 %")
+    chosen = (ranks >= 0) & (ranks < count)
+    result = catalog.take(np.flatnonzero(chosen))
+    if len(result.labelled()) < count:
+        raise CatalogError(f"subset: {count - len(result.labelled())} of these {count} tiles lost their label; start from the full catalog")
+    if drop_others:
+        return result
+    lost = np.array([value == split for value in catalog.column("split")], dtype=bool) & ~chosen
+    nothing = pa.array(lost)
+    return catalog.with_columns(
+        label=pc.if_else(nothing, pa.scalar(None, pa.string()), catalog.table["label"]),
+        label_kind=pc.if_else(nothing, "none", catalog.table["label_kind"]),
+        scheme=pc.if_else(nothing, pa.scalar(None, pa.string()), catalog.table["scheme"]),
+    )

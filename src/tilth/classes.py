@@ -1,0 +1,129 @@
+"""ClassScheme: what the numbers in a label raster mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pydantic
+
+from tilth.config import Config, read_yaml
+from tilth.errors import ConfigError, MissingFileError, suggest
+
+IGNORE_INDEX = 255
+"""Label value of pixels without a label: no loss, no metric, no selection ever counts them."""
+
+Colour = tuple[
+    Annotated[int, pydantic.Field(ge=0, le=255)],
+    Annotated[int, pydantic.Field(ge=0, le=255)],
+    Annotated[int, pydantic.Field(ge=0, le=255)],
+]
+
+
+class LandClass(Config):
+    """One class of a scheme.
+
+    Attributes:
+        name: as shown to people and written into maps.
+        colour: 8-bit red, green, blue.
+    """
+
+    name: str = pydantic.Field(min_length=1)
+    colour: Colour
+
+
+class ClassScheme(Config):
+    """An ordered list of classes; a class's id is its position, 0 to K-1, and 255 means "ignore".
+
+    Attributes:
+        name: short identifier of the scheme.
+        classes: the K classes in id order, 1 <= K <= 255.
+        mappings: for each other scheme by name, from an id of that scheme to an id of this one (or 255 for "no counterpart").
+
+    Example:
+        >>> land, water = LandClass(name="land", colour=(9, 9, 9)), LandClass(name="water", colour=(0, 0, 255))
+        >>> scheme = ClassScheme(name="wet", classes=(land, water))
+        >>> len(scheme), scheme.names, scheme.index("water")
+        (2, ('land', 'water'), 1)
+    """
+
+    name: str = pydantic.Field(min_length=1)
+    classes: tuple[LandClass, ...] = pydantic.Field(min_length=1, max_length=IGNORE_INDEX)
+    mappings: dict[str, dict[int, int]] = pydantic.Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"class names must differ; twice: {', '.join(duplicates)}")
+        for other, mapping in self.mappings.items():
+            wrong = sorted(target for target in mapping.values() if target != IGNORE_INDEX and not 0 <= target < len(self))
+            if wrong:
+                raise ValueError(f"mapping from {other!r} leads to ids outside the scheme: {wrong}")
+        return self
+
+    def __len__(self) -> int:
+        """Return the number of classes K."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names in id order."""
+        return tuple(item.name for item in self.classes)
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """The 8-bit RGB colours in id order."""
+        return tuple(item.colour for item in self.classes)
+
+    def index(self, name: str) -> int:
+        """Return the id of a class by name.
+
+        Raises:
+            ConfigError: there is no such class; the message lists those there are.
+        """
+        if name not in self.names:
+            raise ConfigError(f"scheme {self.name!r} has no class {name!r}; {suggest(name, self.names)}")
+        return self.names.index(name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a scheme from YAML or JSON.
+
+        Two layouts are understood: this class's own (``name``, ``classes: [{name, colour}]``) and the common listing
+        ``{"classes": [{"index", "name", "colour"}], "ignore_index": 255}``, in any order but without gaps. A file without
+        ``name`` is named after its folder.
+
+        Raises:
+            MissingFileError: no such file.
+            ConfigError: not YAML or JSON, gaps in the indices, or an ignore index other than 255.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise MissingFileError(f"{file}: no such class scheme file; give a YAML or JSON file with 'classes'")
+        if file.suffix == ".json":
+            try:
+                tree: Any = json.loads(file.read_text(encoding="utf-8"))
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{file}: not JSON: {error}") from None
+        else:
+            tree = read_yaml(file)
+        if not isinstance(tree, dict) or not isinstance(tree.get("classes"), list):
+            raise ConfigError(f"{file}: expected a mapping with a list 'classes', each with name and colour")
+        if tree.pop("ignore_index", IGNORE_INDEX) != IGNORE_INDEX:
+            raise ConfigError(f"{file}: ignore_index must be {IGNORE_INDEX}; write unlabelled pixels as {IGNORE_INDEX}")
+        classes = _in_index_order(tree["classes"], file)
+        return cls.parse({"name": file.resolve().parent.name} | tree | {"classes": classes}, source=str(file))
+
+
+def _in_index_order(entries: list[Any], file: Path) -> list[Any]:
+    """Order ``{index, name, colour}`` entries by index and drop the index; leave entries without one as they are."""
+    indexed = [entry for entry in entries if isinstance(entry, dict) and "index" in entry]
+    if not indexed:
+        return entries
+    found = [entry["index"] for entry in indexed]
+    if len(indexed) != len(entries) or sorted(map(str, found)) != sorted(map(str, range(len(entries)))):
+        raise ConfigError(f"{file}: class indices must be 0 to {len(entries) - 1} without gaps, found {found}")
+    ordered = sorted(indexed, key=lambda entry: int(entry["index"]))
+    return [{key: value for key, value in entry.items() if key != "index"} for entry in ordered]

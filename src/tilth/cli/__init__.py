@@ -1,0 +1,1 @@
+"""The command line: words in, a verb's options out, one clear line for every mistake."""

@@ -1,0 +1,147 @@
+"""Labelled tiles for evaluation: checked against the model, read ahead, and predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tilth.catalog.rows import Tile
+from tilth.classes import IGNORE_INDEX
+from tilth.errors import CatalogError, DataError, SensorMismatchError
+from tilth.imagery.read import Pixels, read_label, read_pixels
+from tilth.models.inference import check_windows, predict_tile
+from tilth.models.networks import STRIDE
+from tilth.sensors import Sensor
+
+if TYPE_CHECKING:
+    from tilth.catalog.table import Catalog
+    from tilth.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled tile in memory: pixels in storage units, mask uint8 (h, w) with 255 where unlabelled or not valid."""
+
+    tile: Tile
+    pixels: Pixels
+    mask: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A model and how to run it; see :func:`tilth.models.inference.predict_tile`."""
+
+    segmenter: Segmenter
+    window: int
+    overlap: int
+    batch_size: int
+    device: str | torch.device
+    precision: str
+
+    def __post_init__(self) -> None:
+        check_windows(self.window, self.overlap, self.batch_size, self.precision)
+
+    def classes(self, sample: Sample) -> NDArray[np.uint8]:
+        """Predict a tile: uint8 (h, w), the most probable class of each pixel.
+
+        Raises:
+            DataError: the model's output is not finite.
+        """
+        # A window larger than the tile would only be filled up with padding: slower, and unlike anything seen in training.
+        side = max(sample.mask.shape)
+        window = min(self.window, side + -side % STRIDE)
+        probabilities = predict_tile(
+            self.segmenter,
+            sample.pixels,
+            window=window,
+            overlap=min(self.overlap, window - 1),
+            batch_size=self.batch_size,
+            device=self.device,
+            precision=self.precision,
+        )
+        highest, classes = probabilities.max(dim=0)
+        if not bool(highest.isfinite().all()):
+            raise DataError(
+                f"tile {sample.tile.tile_id!r}: the model's output is not finite (precision {self.precision}); "
+                "try precision 32, else the weights are damaged"
+            )
+        return classes.to(torch.uint8).numpy()
+
+
+def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:
+    """Return the labelled tiles, after checking that model and tiles speak of the same bands and classes.
+
+    Colours and mappings of the schemes may differ: they do not change what a class id means.
+
+    Raises:
+        CatalogError: no labelled tile, several class schemes, or another scheme than the model's.
+        SensorMismatchError: the tiles come from another sensor than the model's.
+    """
+    labelled = catalog.labelled()
+    if not len(labelled):
+        raise CatalogError(f"none of the {len(catalog)} tiles has a label; evaluate on a catalog, or a split of it, with labels")
+    sensor, scheme = labelled.sensor(), labelled.scheme()
+    if sensor != segmenter.sensor:
+        raise SensorMismatchError(
+            f"the tiles are of sensor {sensor.name!r}, the model wants {segmenter.sensor.name!r}: "
+            f"{_sensor_difference(sensor, segmenter.sensor)}; use tiles of the model's sensor, or a model of theirs"
+        )
+    if (scheme.name, scheme.names) != (segmenter.scheme.name, segmenter.scheme.names):
+        raise CatalogError(
+            f"the labels follow scheme {scheme.name!r} ({', '.join(scheme.names)}), the model predicts "
+            f"{segmenter.scheme.name!r} ({', '.join(segmenter.scheme.names)}); map the labels to the model's scheme first"
+        )
+    return labelled
+
+
+def _sensor_difference(found: Sensor, wanted: Sensor) -> str:
+    """Say where two sensors differ first."""
+    if found.band_names != wanted.band_names:
+        return f"bands {', '.join(found.band_names)} instead of {', '.join(wanted.band_names)}"
+    for band, other in zip(found.bands, wanted.bands, strict=True):
+        for name, value in other.model_dump().items():
+            if getattr(band, name) != value:
+                return f"band {band.name!r} has {name} {getattr(band, name)} instead of {value}"
+    parts = [name for name in ("name", "dtype", "unit", "rgb") if getattr(found, name) != getattr(wanted, name)]
+    return "; ".join(f"{name} {getattr(found, name)!r} instead of {getattr(wanted, name)!r}" for name in parts)
+
+
+def read_samples(labelled: Catalog, sensor: Sensor) -> Iterator[Sample]:
+    """Read tile after tile, the next one while the current one is predicted."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming: Future[Sample] | None = None
+        for tile in labelled.tiles():
+            current, coming = coming, reader.submit(read_sample, tile, sensor)
+            if current is not None:
+                yield current.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def read_sample(tile: Tile, sensor: Sensor) -> Sample:
+    """Read pixels and label of a tile.
+
+    Raises:
+        SensorMismatchError: the image has another number of bands than the sensor.
+        DataError: the label does not lie on the grid of the image.
+    """
+    pixels = read_pixels(tile.image, tile.window)
+    if len(pixels.data) != len(sensor):
+        raise SensorMismatchError(
+            f"tile {tile.tile_id!r}: {tile.image} has {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}; "
+            "see: tilth catalog check"
+        )
+    assert tile.label is not None, "labelled tiles have a label"
+    label = read_label(tile.label, tile.window)
+    if label.shape != pixels.valid.shape:
+        raise DataError(
+            f"tile {tile.tile_id!r}: label {tile.label} is {label.shape[1]} x {label.shape[0]} pixels, its image "
+            f"{pixels.valid.shape[1]} x {pixels.valid.shape[0]}; both must lie on one grid"
+        )
+    return Sample(tile, pixels, np.where(pixels.valid, label, np.uint8(IGNORE_INDEX)))

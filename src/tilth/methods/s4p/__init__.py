@@ -1,0 +1,6 @@
+"""S4P: semi-supervised pre-training on a labelled and an unlabelled stream (S5 paper; s5_pretrain.md sections 4 to 10).
+
+Each variant is one module with a class ``METHOD``; ``parts`` holds what they share.
+"""
+
+DEFAULT_VARIANT = "fixmatch"

@@ -1,0 +1,144 @@
+"""Parts that the S4P variants share: pseudo-labels, their mixing, and their health.
+
+Shapes: B images, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tilth.augment.cutmix import mix
+from tilth.classes import IGNORE_INDEX
+from tilth.methods.losses import masked_cross_entropy
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What the teacher says of a batch.
+
+    Attributes:
+        target: int64 (B, H, W), the most probable class.
+        confidence: float32 (B, H, W) in [0, 1], its probability.
+        valid: bool (B, H, W), False where the crop is padded or nodata.
+    """
+
+    target: Tensor
+    confidence: Tensor
+    valid: Tensor
+
+    def mixed(self, box: Tensor, pasted: PseudoLabels) -> PseudoLabels:
+        """Replace what lies inside ``box`` (bool (B, H, W)) by another batch's pseudo-labels: CutMix of targets."""
+        return PseudoLabels(
+            mix(box, pasted.target, self.target), mix(box, pasted.confidence, self.confidence), mix(box, pasted.valid, self.valid)
+        )
+
+    def split(self, first: int) -> tuple[PseudoLabels, PseudoLabels]:
+        """Cut the batch in two after ``first`` images."""
+        head = PseudoLabels(self.target[:first], self.confidence[:first], self.valid[:first])
+        return head, PseudoLabels(self.target[first:], self.confidence[first:], self.valid[first:])
+
+
+@torch.no_grad()
+def predict_pseudo_labels(teacher: nn.Module, image: Tensor, valid: Tensor) -> PseudoLabels:
+    """Label a batch in evaluation mode: no gradient, and running statistics stay as they are.
+
+    Args:
+        teacher: the network; returned to the mode it came in.
+        image: float32 (B, C, H, W), normalised weak views.
+        valid: bool (B, H, W).
+    """
+    with evaluating(teacher):
+        return pseudo_labels(teacher(image), valid)
+
+
+def pseudo_labels(logits: Tensor, valid: Tensor) -> PseudoLabels:
+    """Turn logits (B, K, H, W) of any float type into classes and confidences; the softmax is in float32."""
+    confidence, target = logits.float().softmax(dim=1).max(dim=1)
+    return PseudoLabels(target, confidence, valid)
+
+
+def unlabelled_loss(
+    logits: Tensor, labels: PseudoLabels, threshold: float, mode: str = "pixelwise", count: Callable[[Tensor], Tensor] = lambda count: count
+) -> tuple[Tensor, Tensor]:
+    """L_u: cross-entropy of the strong view against confident pseudo-labels, over the number of valid pixels of the batch.
+
+    Args:
+        logits: float (B, K, H, W) of the strong view.
+        labels: mixed pseudo-labels.
+        threshold: tau; a pixel counts when its confidence is at least this and it is valid.
+        mode: ``pixelwise``, or ``pixelratio``: every valid pixel counts, weighted by its image's share of confident ones.
+        count: turns the number of valid pixels into the divisor.
+
+    Returns:
+        The scalar, and the confident pixels, bool (B, H, W).
+    """
+    confident = (labels.confidence >= threshold) & labels.valid
+    kept = confident
+    if mode == "pixelratio":
+        share = confident.flatten(1).sum(1) / labels.valid.flatten(1).sum(1).clamp(min=1)
+        kept = share[:, None, None] * labels.valid
+    return masked_cross_entropy(logits, labels.target, kept, count(labels.valid.sum())), confident
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while: running statistics are read, not written."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
+def health(labels: PseudoLabels, accepted: Tensor, reference: Tensor, num_classes: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Count what tells whether pseudo-labelling goes well, as numerators and denominators.
+
+    Args:
+        labels: pseudo-labels after mixing.
+        accepted: bool (B, H, W), pixels that enter the unsupervised loss.
+        reference: int64 (B, H, W), given labels where the unlabelled tiles have any, else 255; looked at, never learnt from.
+        num_classes: K.
+
+    Returns:
+        ``accepted_share`` (accepted of valid pixels), ``accepted_share_class`` (K: of the valid pixels taken for a class, those accepted),
+        ``accepted_class`` (K: a class's share in the accepted pixels), ``agreement`` (accepted pixels that agree with a given label).
+    """
+    predicted = _count(labels.target, labels.valid, num_classes)
+    kept = _count(labels.target, accepted, num_classes)
+    known = accepted & (reference != IGNORE_INDEX)
+    return {
+        "accepted_share": (kept.sum(), predicted.sum()),
+        "accepted_share_class": (kept, predicted),
+        "accepted_class": (kept, kept.sum().expand_as(kept)),
+        "agreement": ((known & (labels.target == reference)).sum(), known.sum()),
+    }
+
+
+def collapse_warnings(shares: Mapping[str, list[float]], step: int, names: tuple[str, ...], grace: int) -> list[str]:
+    """Say when pseudo-labels are all of one class, or none is accepted, once ``grace`` steps have passed.
+
+    Args:
+        shares: quotients of :func:`health` over the last logging interval; NaN where nothing was counted.
+        step: current step.
+        names: class names in id order.
+        grace: steps at the start in which few or one-sided pseudo-labels are normal.
+    """
+    if step < grace or not shares.get("accepted_share"):
+        return []
+    if shares["accepted_share"][0] < 0.001:
+        return ["fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; lower the threshold or train longer on labels"]
+    largest = max(range(len(names)), key=lambda index: shares["accepted_class"][index])
+    if len(names) > 1 and shares["accepted_class"][largest] > 0.98:
+        return [f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; balance the labelled tiles or raise the threshold"]
+    return []
+
+
+def _count(target: Tensor, kept: Tensor, num_classes: int) -> Tensor:
+    """Count pixels of each class where ``kept``, without waiting for the device."""
+    return torch.zeros(num_classes, device=target.device).scatter_add_(0, target.flatten(), kept.flatten().float())

@@ -1,0 +1,66 @@
+"""Networks: a timm encoder with a segmentation-models-pytorch decoder, for any number of bands and classes.
+
+Every network here has three parts named ``encoder`` (image -> list of feature maps), ``decoder`` (list -> one map) and
+``segmentation_head`` (map -> logits), so that a method can reach between them. Plain ViT families will join through the
+same three names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tilth.errors import ConfigError, RunError, suggest
+
+if TYPE_CHECKING:
+    from tilth.models.config import NetworkConfig
+
+STRIDE = 32
+"""Sides of an image must be a multiple of this many pixels inside the network; the Segmenter pads and crops."""
+
+
+def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> nn.Module:
+    """Build a network with parts ``encoder``, ``decoder`` and ``segmentation_head``.
+
+    Args:
+        config: which encoder and decoder.
+        in_channels: bands C of the sensor. Published three-band stems are adapted by timm: weights repeated over the bands and rescaled.
+        num_classes: classes K.
+
+    Returns:
+        A module from float32 (B, C, H, W), sides multiples of 32, to logits (B, K, H, W).
+
+    Raises:
+        ConfigError: unknown encoder, an encoder without feature maps, or an option that the decoder does not know.
+        RunError: published weights were asked for and cannot be had.
+    """
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if not timm.is_model(config.encoder):
+        raise ConfigError(f"network.encoder: timm has no model {config.encoder!r}; {_near(config.encoder, timm.list_models())}")
+    try:
+        network = smp.create_model(
+            config.decoder,
+            encoder_name=f"tu-{config.encoder}",
+            encoder_weights=True if config.pretrained else None,
+            in_channels=in_channels,
+            classes=num_classes,
+            **config.options,
+        )
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
+        raise ConfigError(f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {error}") from None
+    except (RuntimeError, OSError) as error:
+        if not config.pretrained:
+            raise ConfigError(f"network: {config.encoder} gives no feature maps that {config.decoder} can use: {error}") from None
+        raise RunError(f"network: weights of {config.encoder!r} could not be fetched ({error}); set network.pretrained=false or fill the cache") from None
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"network: {config.decoder!r} built {type(network).__name__}, not a network")
+    return network
+
+
+def _near(name: str, choices: list[str]) -> str:
+    """Timm knows over a thousand names: show the near ones, not all."""
+    stem = name.split("_")[0].rstrip("0123456789")
+    return suggest(name, [choice for choice in choices if choice.startswith(stem)][:12] or ["resnet18", "resnet50", "convnext_tiny"])

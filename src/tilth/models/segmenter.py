@@ -1,0 +1,172 @@
+"""Segmenter: a network together with the sensor it sees and the classes it tells apart; saved as a model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pydantic
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tilth import seeds
+from tilth.augment.normalise import normalise
+from tilth.config import describe
+from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileError
+from tilth.imagery.write import atomic_path, write_json
+from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
+from tilth.models.networks import STRIDE, build_network
+
+if TYPE_CHECKING:
+    from tilth.classes import ClassScheme
+    from tilth.sensors import Sensor
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Segmenter(nn.Module):
+    """A network that turns normalised tiles into per-pixel class logits.
+
+    Attributes:
+        config: network, sensor and class scheme; all that prediction needs besides the weights.
+        network: module with parts ``encoder``, ``decoder`` and ``segmentation_head``.
+
+    Example:
+        >>> from tilth.classes import ClassScheme, LandClass
+        >>> from tilth.sensors import get_sensor
+        >>> scheme = ClassScheme(name="wet", classes=(LandClass(name="land", colour=(9, 9, 9)), LandClass(name="water", colour=(0, 0, 255))))
+        >>> model = build_segmenter(NetworkConfig(encoder="resnet10t"), get_sensor("s1"), scheme).eval()
+        >>> tuple(model(torch.zeros(1, 2, 50, 70)).shape)
+        (1, 2, 50, 70)
+    """
+
+    def __init__(self, config: SegmenterConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+
+    @property
+    def sensor(self) -> Sensor:
+        """The sensor whose tiles this model understands."""
+        return self.config.sensor
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The classes this model tells apart."""
+        return self.config.scheme
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Turn images (B, C, H, W), sides multiples of 32, into feature maps, finest first."""
+        return list(cast("nn.Module", self.network.encoder)(image))
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Turn feature maps into logits (B, K, H, W) at the size of the encoded image."""
+        decoded = cast("nn.Module", self.network.decoder)(features)
+        return cast("Tensor", cast("nn.Module", self.network.segmentation_head)(decoded))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute class logits.
+
+        Args:
+            image: float (B, C, H, W), normalised, bands in sensor order; any H and W (padded by repeating the border, then cropped).
+
+        Returns:
+            Logits float (B, K, H, W).
+
+        Raises:
+            SensorMismatchError: the number of bands is not the sensor's.
+        """
+        if image.ndim != 4 or image.shape[1] != len(self.sensor):
+            raise SensorMismatchError(
+                f"got an image of shape {tuple(image.shape)}; sensor {self.sensor.name!r} has {len(self.sensor)} bands: expected (B, {len(self.sensor)}, H, W)"
+            )
+        height, width = image.shape[-2:]
+        bottom, right = -height % STRIDE, -width % STRIDE
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        return self.decode(self.encode(image))[..., :height, :width]
+
+    def normalise(self, stored: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Turn stored values (B, C, H, W) into network input; see :func:`tilth.augment.normalise.normalise`."""
+        return normalise(stored, valid, self.sensor)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder: ``config.json`` and ``model.safetensors``, each replaced in one go.
+
+        Returns:
+            The folder.
+        """
+        target = Path(folder)
+        # One tensor a name, on the CPU and contiguous: the same weights give the same bytes wherever they were trained.
+        tensors = {name: value.detach().to("cpu").contiguous() for name, value in self.state_dict().items()}
+        with atomic_path(target / WEIGHTS_FILE) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_json(target / CONFIG_FILE, self.config.model_dump(mode="json"))
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Segmenter:
+        """Read a model folder, in evaluation mode.
+
+        Args:
+            folder: a model folder, or a run folder that holds one in ``model/``.
+            device: where to put the weights.
+
+        Raises:
+            MissingFileError: no model folder there.
+            UnreadableFileError: damaged, of a newer schema, or weights that do not fit the network.
+        """
+        place = Path(folder)
+        if not (place / CONFIG_FILE).is_file() and (place / "model" / CONFIG_FILE).is_file():
+            place = place / "model"
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (place / name).is_file():
+                raise MissingFileError(f"{place}: not a model folder, {name} is missing; give a folder that tilth pretrain or finetune wrote")
+        config = _read_config(place / CONFIG_FILE)
+        network = config.network.model_copy(update={"pretrained": False})
+        model = cls(config, build_network(network, len(config.sensor), len(config.scheme)))
+        try:
+            model.load_state_dict(load_file(place / WEIGHTS_FILE))
+        except (SafetensorError, OSError) as error:
+            raise UnreadableFileError(f"{place / WEIGHTS_FILE}: damaged weights: {error}") from None
+        except RuntimeError as error:
+            raise UnreadableFileError(f"{place}: the weights do not fit the network of {CONFIG_FILE}: {' '.join(str(error).split())[:300]}") from None
+        return model.to(device).eval()
+
+
+def build_segmenter(network: NetworkConfig, sensor: Sensor, scheme: ClassScheme, seed: int = 0) -> Segmenter:
+    """Build a Segmenter with fresh (or, if asked for, published) weights.
+
+    Args:
+        network: encoder and decoder.
+        sensor: gives the number of input bands and the normalisation.
+        scheme: gives the number of classes.
+        seed: fresh weights are a pure function of this and the configuration; the global random state is left as it was.
+
+    Returns:
+        The model in training mode, on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(seed, "weights"))
+        module = build_network(network, len(sensor), len(scheme))
+    return Segmenter(SegmenterConfig(network=network, sensor=sensor, scheme=scheme), module)
+
+
+def _read_config(file: Path) -> SegmenterConfig:
+    try:
+        tree: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"{file}: not JSON: {error}") from None
+    if not isinstance(tree, dict) or tree.get("model_type") != "tilth-segmenter":
+        raise UnreadableFileError(f"{file}: not a tilth model; expected model_type 'tilth-segmenter'")
+    if tree.get("schema_version", 0) > MODEL_SCHEMA_VERSION:
+        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {tree['schema_version']}, this one reads {MODEL_SCHEMA_VERSION}); upgrade")
+    try:
+        return SegmenterConfig.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise UnreadableFileError(describe(SegmenterConfig, error, str(file))) from None

@@ -1,0 +1,171 @@
+"""Putting the page together: records to sections, sections through the templates, one file on disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tilth.errors import UsageError
+from tilth.evaluation.compare import Comparison
+from tilth.imagery.write import atomic_path
+from tilth.reporting import figures, numbers
+from tilth.reporting.collect import Run, read_evaluations, read_mapping, read_runs
+from tilth.reporting.inputs import ReportInput
+from tilth.reporting.maps import read_map
+from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
+from tilth.reporting.sections import (
+    comparison_section,
+    data_section,
+    evaluation_section,
+    map_section,
+    reproduce_section,
+    scheme_of,
+)
+from tilth.reporting.story import headline, key_numbers, score_text, steps_done
+
+_TITLES = {
+    "answer": "The answer",
+    "done": "What was done",
+    "data": "Data",
+    "comparison": "Comparison",
+    "curves": "Training curves",
+    "evaluation": "Evaluation",
+    "map": "Map",
+    "cost": "Cost",
+    "reproduce": "How to reproduce it",
+}
+
+
+def build_report(inputs: ReportInput, output: str | Path) -> Path:
+    """Write a report: one HTML file that loads nothing from elsewhere.
+
+    The same inputs give the same bytes. Parts that are not there are left out; parts that are there and wrong stop the report.
+
+    Args:
+        inputs: what to report on; at least one part.
+        output: file to write, ``.html``; an earlier report is replaced, its folder is made where it does not exist.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UsageError: there is nothing to report, or ``output`` is not an HTML file.
+        MissingFileError: a named folder or file does not exist or is not what it must be.
+        DataError: a file does not hold what it must, or was written by a newer version.
+        ConfigError: a recipe is not YAML, or the catalog summary's scheme is none.
+
+    Example:
+        >>> build_report(ReportInput(runs=["runs/s4p"], commands=["tilth demo"]), "report.html")  # doctest: +SKIP
+        PosixPath('report.html')
+    """
+    path = Path(output)
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise UsageError(f"{path}: a report is an HTML file; give a name that ends in .html")
+    text = render(inputs)
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(inputs: ReportInput) -> str:
+    """Return the text of the page; see :func:`build_report`."""
+    if inputs.empty:
+        raise UsageError("nothing to report; give at least one of runs, evaluations, comparisons, maps, catalog, commands")
+    context = _gather(inputs)
+    environment = _environment()
+    style, script = _asset("style.css"), _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # Line ends are normalised by browsers before hashing; the assets hold none but \n.
+    page = environment.get_template("report.html.jinja").render(
+        title=inputs.title,
+        note=inputs.note,
+        style=Markup(style),  # noqa: S704 - our own style sheet
+        script=Markup(script),  # noqa: S704 - our own script
+        script_hash=f"sha256-{digest}",
+        sections=[{"key": key, "title": _TITLES[key]} for key in _TITLES if context.get(key)],
+        **{name: value for part in context.values() if part for name, value in part.items()},
+    )
+    return re.sub(r"[ \t]+\n", "\n", page) + "\n"
+
+
+def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
+    """Read everything and prepare every section; None for one without content."""
+    runs = read_runs(inputs.runs)
+    evaluations = read_evaluations(inputs.evaluations)
+    comparisons = [item if isinstance(item, Comparison) else Comparison.read(item) for item in inputs.comparisons]
+    views = [read_map(item) for item in inputs.maps]
+    catalog = _catalog(inputs, runs)
+    groups = configurations(runs)
+    expenses = costs(runs)
+    seconds = total_seconds(expenses)
+    colours = {name: f"rgb({red},{green},{blue})" for name, (red, green, blue) in scheme_of(catalog, evaluations)[0]}
+    lines = headline(comparisons, evaluations, groups, views)
+    keys = key_numbers(comparisons, evaluations, views, seconds, catalog)
+    steps = steps_done(catalog, groups, evaluations, comparisons, views)
+    rows = settings(groups)
+    drawn = charts(groups, colours)
+    frame = ",".join(map(str, (figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.TOP, figures.BOTTOM)))
+    data = data_section(catalog, evaluations)
+    return {
+        "answer": {"headline": lines, "figures": keys} if lines or keys else None,
+        "done": {"steps": steps, "settings": rows, "groups": groups} if steps or rows else None,
+        "data": {"data": data} if data else None,
+        "comparison": comparison_section(comparisons, groups),
+        "curves": {"charts": drawn, "frame": frame} if drawn else None,
+        "evaluation": evaluation_section(evaluations, inputs.galleries, inputs.gallery_tiles),
+        "map": map_section(views),
+        "cost": {"costs": expenses, "total": seconds} if expenses else None,
+        "reproduce": reproduce_section(inputs.commands, groups, evaluations, catalog),
+    }
+
+
+def _catalog(inputs: ReportInput, runs: list[Run]) -> dict[str, Any]:
+    """Return the catalog summary; without one, what the runs recorded of their data if they all agree."""
+    if isinstance(inputs.catalog, Mapping):
+        return dict(inputs.catalog)
+    if inputs.catalog is not None:
+        return read_mapping(inputs.catalog)
+    recorded = [run.data for run in runs if run.data]
+    return dict(recorded[0]) if recorded and all(data == recorded[0] for data in recorded) else {}
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources.files("tilth.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tilth.reporting", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": numbers.percent,
+        "bare_points": numbers.bare_points,
+        "whole": numbers.whole,
+        "significant": numbers.significant,
+        "quantity": numbers.quantity,
+        "duration": numbers.duration,
+        "parameters": numbers.parameters,
+        "area": numbers.area,
+        "length_text": numbers.length,
+        "plain": numbers.plain,
+        "cell": numbers.cell,
+        "score": lambda value, metric: score_text(metric, value),
+        "dash": figures.dash,
+        "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-"),
+    }
+    return environment

@@ -1,0 +1,223 @@
+"""What the runs say together: which belong to one configuration, how they differ, their curves and their cost."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tilth.reporting import numbers
+from tilth.reporting.collect import Run, find_key, flatten, without_seed
+from tilth.reporting.figures import Chart, Format, Series, mean_curve, thin
+
+LINE_COLOURS = 6
+"""How many line colours the style sheet defines, as ``--line-1`` and so on."""
+
+# Keys that say where and how often, not what: runs that differ only in these are repetitions of one configuration.
+_REPETITION = re.compile(r"(^|\.)(seed|out|output|folder|run|run_dir|resume|name|overwrite|workers|device|devices)$")
+_SETTINGS = (
+    ("Method", ("method.name", "method.kind", "method")),
+    ("Encoder", ("encoder",)),
+    ("Decoder", ("decoder",)),
+    ("Published weights", ("pretrained", "init", "weights")),
+    ("Optimiser steps", ("steps", "max_steps", "iterations")),
+    ("Batch, labelled", ("batch_labelled", "batch_size", "batch")),
+    ("Batch, unlabelled", ("batch_unlabelled", "unlabelled_batch_size")),
+    ("Tile size in pixels", ("crop", "size", "tile_size")),
+    ("Optimiser", ("optimiser.name", "optimiser", "optimizer.name", "optimizer")),
+    ("Learning rate", ("learning_rate", "lr")),
+    ("Schedule", ("schedule.name", "schedule")),
+    ("Confidence threshold", ("threshold", "confidence", "confidence_threshold")),
+    ("Precision", ("precision",)),
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seed alone."""
+
+    name: str
+    runs: tuple[Run, ...]
+    number: int
+
+    @property
+    def method(self) -> str | None:
+        """Name of the method, if the recipe tells."""
+        found = find_key(self.runs[0].recipe, "method.name", "method.kind", "method")
+        return found if isinstance(found, str) else None
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Seeds of the runs, as far as their recipes tell."""
+        found = (find_key(run.recipe, "seed") for run in self.runs)
+        return tuple(str(seed) for seed in found if seed is not None)
+
+
+def configurations(runs: Sequence[Run]) -> list[Configuration]:
+    """Put runs together that differ in nothing but seed and place, in the order they come."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        kept = {key: value for key, value in flatten(run.recipe).items() if not _REPETITION.search(key)}
+        key = repr(sorted(kept.items(), key=lambda item: item[0])) if kept else without_seed(run.name)
+        groups.setdefault(key, []).append(run)
+    named: list[Configuration] = []
+    for members in groups.values():
+        stems = {without_seed(run.name) for run in members}
+        name = members[0].name if len(members) == 1 else stems.pop() if len(stems) == 1 else ", ".join(run.name for run in members)
+        named.append(Configuration(name, tuple(members), len(named)))
+    return named
+
+
+def settings(groups: Sequence[Configuration]) -> list[tuple[str, list[Any]]]:
+    """List the main settings of every configuration, then everything else in which they differ: rows of label and values."""
+    flats = [flatten(group.runs[0].recipe) for group in groups]
+    rows: list[tuple[str, list[Any]]] = []
+    shown: set[str] = set()
+    for label, names in _SETTINGS:
+        values = [find_key(group.runs[0].recipe, *names) for group in groups]
+        if any(value is not None for value in values):
+            rows.append((label, values))
+            shown |= {key for flat in flats for key in flat if any(key == name or key.endswith(f".{name}") for name in names)}
+    others = sorted({key for flat in flats for key in flat} - shown)
+    for key in others:
+        values = [flat.get(key) for flat in flats]
+        if not _REPETITION.search(key) and any(value != values[0] for value in values):
+            rows.append((key, values))
+    return rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took: seconds, optimiser steps, tiles a second (median), GB at the peak, trainable parameters; None if unknown."""
+
+    name: str
+    seconds: float | None
+    steps: int | None
+    tiles_per_s: float | None
+    memory_gb: float | None
+    parameters: int | None
+
+
+def costs(runs: Sequence[Run]) -> list[Cost]:
+    """Say what each run took; runs that recorded nothing are left out."""
+    rows = []
+    for run in runs:
+        speed, memory = run.curve("tiles_per_s"), run.curve("memory_gb")
+        told = find_key(run.environment, "parameters") or find_key(run.data, "parameters")
+        cost = Cost(
+            name=run.name,
+            seconds=run.seconds,
+            steps=run.last_step,
+            tiles_per_s=statistics.median(speed.values) if speed else None,
+            memory_gb=max(memory.values) if memory else None,
+            parameters=run.parameters or (told if isinstance(told, int) else None),
+        )
+        if any(value is not None for value in (cost.seconds, cost.steps, cost.tiles_per_s, cost.memory_gb, cost.parameters)):
+            rows.append(cost)
+    return rows
+
+
+# Scalar, kind (validation scalars may repeat a training name), title, how it is written, whether the axis starts at zero, what to look for.
+_CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
+    ("mIoU", "val", "mIoU on validation tiles", "percent", True, ""),
+    ("OA", "val", "Overall accuracy on validation tiles", "percent", True, ""),
+    ("loss", "train", "Training loss, total", "number", False, ""),
+    ("loss_labelled", "train", "Loss on labelled tiles", "number", False, ""),
+    (
+        "loss_unlabelled",
+        "train",
+        "Loss on unlabelled tiles",
+        "number",
+        False,
+        "It often rises at first, while more pseudo-labels are accepted.",
+    ),
+    (
+        "accepted_share",
+        "train",
+        "Accepted pseudo-labels",
+        "percent",
+        True,
+        "Share of unlabelled pixels whose prediction is confident enough to be learnt from.",
+    ),
+    (
+        "agreement",
+        "train",
+        "Pseudo-labels that agree with held-back labels",
+        "percent",
+        True,
+        "Only where labels exist; never used for learning.",
+    ),
+    ("learning_rate", "train", "Learning rate", "number", True, ""),
+    ("loss", "val", "Loss on validation tiles", "number", False, ""),
+)
+_KNOWN = {name for name, *_ in _CHARTS} | {"tiles_per_s", "memory_gb"}
+
+
+def charts(groups: Sequence[Configuration], colours: Mapping[str, str]) -> list[Chart]:
+    """Make the charts of all runs: one a scalar, one line a run; accepted pseudo-labels by class, one chart a configuration.
+
+    Args:
+        groups: the configurations.
+        colours: CSS colour by class name.
+    """
+    made = [_chart(groups, name, (kind,), title, form, zero, text) for name, kind, title, form, zero, text in _CHARTS]
+    names = sorted({name for group in groups for run in group.runs for kind, name in run.curves if kind == "train" and "/" not in name})
+    made += [
+        _chart(groups, name, ("train",), name.replace("_", " ").capitalize(), "number", False, "")
+        for name in names
+        if name not in _KNOWN and name.startswith("loss")
+    ]
+    made += [_class_chart(group, len(groups), colours) for group in groups]
+    return [chart for chart in made if chart is not None]
+
+
+def _chart(
+    groups: Sequence[Configuration], name: str, kinds: tuple[str, ...], title: str, form: Format, zero: bool, text: str
+) -> Chart | None:
+    lines = []
+    averaged = 1
+    for group in groups:
+        for place, run in enumerate(group.runs):
+            curve = run.curve(name, *kinds)
+            if curve is not None:
+                thinner, size = thin(curve)
+                averaged = max(averaged, size)
+                lines.append(Series(run.name, thinner, f"var(--line-{group.number % LINE_COLOURS + 1})", place))
+    if not lines:
+        return None
+    note = f"Each point is the mean of {averaged} records." if averaged > 1 else ""
+    return Chart(f"{kinds[0]}-{name}", title, " ".join(part for part in (text, note) if part), form, tuple(lines), zero)
+
+
+def _class_chart(group: Configuration, among: int, colours: Mapping[str, str]) -> Chart | None:
+    lines: list[Series] = []
+    present = {name for run in group.runs for kind, name in run.curves if kind == "train" and name.startswith("accepted_share/")}
+    order = {name: place for place, name in enumerate(colours)}
+    for name in sorted(present, key=lambda item: (order.get(item.partition("/")[2], len(order)), item)):
+        curves = [curve for run in group.runs if (curve := run.curve(name, "train"))]
+        class_name = name.partition("/")[2]
+        curve, _ = thin(mean_curve(curves))
+        if curve.steps:
+            lines.append(Series(class_name, curve, colours.get(class_name, f"var(--line-{len(lines) % LINE_COLOURS + 1})"), len(lines)))
+    if not lines:
+        return None
+    whose = f", {group.name}" if among > 1 else ""
+    mean = f"Mean of {len(group.runs)} runs. " if len(group.runs) > 1 else ""
+    text = f"{mean}A class that falls to zero while others rise is being forgotten."
+    return Chart(
+        f"accepted-by-class-{group.number}",
+        f"Accepted pseudo-labels by class{whose}",
+        text,
+        "percent",
+        tuple(lines),
+        from_zero=True,
+        outlined=True,
+    )
+
+
+def total_seconds(rows: Sequence[Cost]) -> float | None:
+    """Add the wall times; None if no run recorded one."""
+    known = [row.seconds for row in rows if numbers.finite(row.seconds) is not None and row.seconds is not None]
+    return sum(known) if known else None

@@ -1,0 +1,89 @@
+"""What several processes need besides averaged gradients: common batch statistics and common counts."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.distributed as distributed
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+
+from tilth.errors import RunError
+
+
+class _SummedOverRanks(torch.autograd.Function):
+    """All-reduce sum whose gradient is the all-reduced gradient, on any backend."""
+
+    @staticmethod
+    def forward(_context: object, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with statistics over all processes, for backends that torch's SyncBatchNorm does not serve (gloo on CPUs)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) by the mean and variance of the batches of all processes together."""
+        if not self.training or not distributed.is_initialized():
+            return nn.BatchNorm2d.forward(self, input)
+        count = input.numel() / input.shape[1]
+        sums = torch.cat([input.sum((0, 2, 3)), input.new_tensor([count])])
+        total = cast("Tensor", _SummedOverRanks.apply(sums))
+        mean = total[:-1] / total[-1]
+        centred = input - mean[:, None, None]
+        squares = cast("Tensor", _SummedOverRanks.apply(centred.square().sum((0, 2, 3))))
+        variance = squares / total[-1]
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean.detach(), share)
+                self.running_var.lerp_((squares / (total[-1] - 1)).detach(), share)
+        result = centred * (variance + self.eps).rsqrt()[:, None, None]
+        return result * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else result
+
+
+class SyncedBatchNormAct2d(BatchNormAct2d):
+    """The same for timm's batch norm with an activation in it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise as :class:`SyncedBatchNorm2d`, then drop and activate."""
+        return cast("Tensor", self.act(self.drop(SyncedBatchNorm2d.forward(cast("SyncedBatchNorm2d", self), input))))
+
+
+_SYNCED = {nn.BatchNorm2d: SyncedBatchNorm2d, BatchNormAct2d: SyncedBatchNormAct2d}
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Make every batch norm use statistics over all processes; names and weights stay as they are.
+
+    Raises:
+        RunError: a kind of batch norm that cannot be synchronised on this device.
+    """
+    if device.type == "cuda":
+        for name, child in model.named_children():
+            setattr(model, name, convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]  # timm is untyped here
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            if type(module) not in _SYNCED:
+                raise RunError(f"batch norm {name!r} is a {type(module).__name__}, which cannot be synchronised over CPU processes; use loop.devices=1")
+            module.__class__ = _SYNCED[type(module)]
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Average a tensor over all processes; the tensor itself when there is only one."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return value
+    total = value.detach().clone().float()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

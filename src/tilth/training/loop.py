@@ -1,0 +1,306 @@
+"""The training loop: batches in, steps, logs, checkpoints and a model folder out. It knows no method and no verb."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from tilth import seeds
+from tilth.augment.config import WeakConfig
+from tilth.errors import InterruptedRunError, RunError
+from tilth.methods.base import Losses, Method
+from tilth.models.segmenter import Segmenter
+from tilth.training.average import Average
+from tilth.training.checkpoint import load_checkpoint, save_checkpoint
+from tilth.training.config import LoopConfig
+from tilth.training.distributed import mean_over_ranks, synchronise_batch_norm
+from tilth.training.interrupt import StopRequest
+from tilth.training.log import MetricLog
+from tilth.training.optimiser import LearningRate, build_optimiser
+from tilth.training.progress import TrainingProgress
+from tilth.training.run import Run
+from tilth.training.streams import RawBatch, TileDataset, build_loader, to_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+Validate = Callable[[Segmenter], Mapping[str, float]]
+
+
+def build_fabric(config: LoopConfig) -> Fabric:
+    """Start the processes of a run; under torchrun or SLURM, join those that were started there.
+
+    Raises:
+        RunError: more devices than there are, or an accelerator that is not there.
+    """
+    precision = _PRECISION[config.precision]
+    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
+    try:
+        fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"loop.accelerator={config.accelerator}, loop.devices={config.devices}: {' '.join(str(error).split())[:200]}") from None
+    fabric.launch()
+    return fabric
+
+
+@dataclass
+class FitResult:
+    """How a training ended.
+
+    Attributes:
+        steps: optimiser steps done.
+        seconds: wall time over all sessions of the run.
+        best_score: best validation mIoU, or None without validation.
+        skipped: steps skipped for non-finite losses or gradients.
+        bad_tiles: unreadable tiles met, with reasons.
+    """
+
+    steps: int
+    seconds: float
+    best_score: float | None
+    skipped: int
+    bad_tiles: dict[str, str]
+
+
+class Trainer:
+    """One training, from its first or any later step to its end."""
+
+    def __init__(
+        self,
+        method: Method,
+        dataset: TileDataset,
+        run: Run,
+        config: LoopConfig,
+        weak: WeakConfig,
+        fabric: Fabric,
+        progress: TrainingProgress,
+        validate: Validate | None = None,
+    ) -> None:
+        self.method, self.dataset, self.run, self.config, self.weak = method, dataset, run, config, weak
+        self.fabric, self.progress, self.validate = fabric, progress, validate
+        self.model = method.model
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.model.to(fabric.device)
+        if fabric.world_size > 1:
+            synchronise_batch_norm(self.model, fabric.device)
+        self.rate = LearningRate(config)
+        self.average = Average(self.model, config.average_decay) if config.average_decay else None
+        trained = cast("nn.Module", torch.compile(self.model)) if config.compile else self.model
+        self.student, self.optimiser = fabric.setup(trained, build_optimiser(self.model, config))
+        method.student, method.autocast = self.student, fabric.autocast
+        method.average = self.average.model if self.average else None
+        if config.denominator == "global":
+            method.count = mean_over_ranks
+        self.step = 0
+        self.seconds = 0.0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.best_score: float | None = None
+        self.bad_tiles: dict[str, str] = {}
+
+    @property
+    def exported(self) -> Segmenter:
+        """The weights that are validated and exported: the average where one is kept."""
+        return self.average.model if self.average else self.model
+
+    def fit(self) -> FitResult:
+        """Train to the end.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or a termination signal; a checkpoint was written.
+            RunError: losses stay non-finite, or too many tiles are unreadable.
+        """
+        if self.fabric.is_global_zero and self.step == 0:
+            self._save()  # so that a run killed before its first checkpoint can be resumed like any other
+        log = MetricLog(self.run, self.step, enabled=self.fabric.is_global_zero)
+        began = time.perf_counter() - self.seconds
+        with StopRequest() as stop:
+            for micro_batches in self._batches():
+                losses = self._optimise(micro_batches)
+                self.step += 1
+                self.seconds = time.perf_counter() - began
+                log.add(losses, self.config.batch_size * len(self.method.streams))
+                last = self.step == self.config.steps
+                if self.step % self.config.log_every == 0 or last:
+                    self._report(log)
+                if self.step % self.config.validate_every == 0 or last:
+                    self._validate(log)
+                    self.seconds = time.perf_counter() - began
+                stopping = self._agree(stop.requested) and not last
+                if self.step % self.config.checkpoint_every == 0 or stopping or last:
+                    self._save()
+                if stopping:
+                    log.close()
+                    raise InterruptedRunError(f"stopped after step {self.step} of {self.config.steps}; the same command with --resume goes on from there")
+        log.close()
+        self._export()
+        return FitResult(self.step, self.seconds, self.best_score, self.skipped, self.bad_tiles)
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint of the run."""
+        state = load_checkpoint(self.run.checkpoint)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rate.load_state_dict(state["rate"])
+        self.method.load_state_dict(state["method"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
+        self.best_score, self.bad_tiles = state["best_score"], state["bad_tiles"]
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.fabric.is_global_zero:
+            self.run.rewind(self.step)
+
+    def _batches(self) -> Iterator[list[dict[str, RawBatch]]]:
+        """The micro-batches of each remaining step."""
+        loader = build_loader(
+            self.dataset,
+            range(self.step, self.config.steps),
+            accumulate=self.config.accumulate,
+            rank=self.fabric.global_rank,
+            ranks=self.fabric.world_size,
+            workers=self.config.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        group: list[dict[str, RawBatch]] = []
+        for item in loader:
+            group.append(item)
+            if len(group) == self.config.accumulate:
+                yield group
+                group = []
+
+    def _optimise(self, micro_batches: list[dict[str, RawBatch]]) -> list[Losses]:
+        """One optimiser step: weak views, losses, gradients, clipping, update."""
+        config, sensor = self.config, self.model.sensor
+        # Whatever a network draws (dropout, stochastic depth) is a function of seed, step and rank, like all else.
+        torch.manual_seed(seeds.derive(config.seed, "step", self.step, self.fabric.global_rank))
+        rate = self.rate.at(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        found = []
+        for place, raw in enumerate(micro_batches):
+            self._quarantine(raw)
+            batches = {stream: to_batch(item, sensor, self.weak.size, self.fabric.device) for stream, item in raw.items()}
+            with self.fabric.no_backward_sync(self.student, enabled=place + 1 < len(micro_batches)):
+                losses = self.method.step(batches, self.step)
+                self.fabric.backward(losses.total / len(micro_batches))
+            found.append(losses)
+        self._update(found)
+        return found
+
+    def _update(self, found: list[Losses]) -> None:
+        """Move the weights, unless a loss or the gradient is not finite."""
+        norm = self.fabric.clip_gradients(self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False)
+        total = torch.stack([losses.total.detach() for losses in found]).sum()
+        finite = bool(torch.isfinite(mean_over_ranks(total + (norm if isinstance(norm, Tensor) else 0.0))))
+        # Under 16-bit precision the gradient scaler must see overflowed gradients too: it skips the step and lowers its scale.
+        if finite or self.config.precision == "16":
+            self.optimiser.step()
+        self.optimiser.zero_grad()
+        if finite:
+            self.skipped_in_a_row = 0
+            if self.average:
+                self.average.update(self.model, self.step)
+            return
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row > self.config.max_skipped_steps:
+            raise RunError(
+                f"step {self.step}: loss or gradient not finite {self.skipped_in_a_row} times in a row (loss {float(total):g}); "
+                "lower loop.learning_rate, set loop.clip_norm=1, or run tilth catalog check"
+            )
+
+    def _quarantine(self, raw: Mapping[str, RawBatch]) -> None:
+        """Note unreadable tiles; stop when there are too many."""
+        for stream, batch in raw.items():
+            for tile_id, reason in batch.bad:
+                if tile_id not in self.bad_tiles:
+                    self.bad_tiles[tile_id] = reason
+                    self.progress.warn(f"tile {tile_id} left out: {reason}")
+            allowed = max(1, math.floor(self.config.max_bad_share * self.dataset.order.sizes[stream]))
+            if batch.bad and len(self.bad_tiles) > allowed:
+                raise RunError(f"{len(self.bad_tiles)} tiles cannot be read, more than loop.max_bad_share allows; the last: {batch.bad[-1][1]}; run tilth catalog check")
+
+    def _report(self, log: MetricLog) -> None:
+        """Write one log line, show it, and pass on what the method finds wrong."""
+        extra = {"learning_rate": self.rate.at(self.step - 1), "skipped": self.skipped, "bad_tiles": len(self.bad_tiles)}
+        event, shares = log.flush(self.step, self.seconds, self.fabric.device, extra)
+        event["time_left_s"] = (self.config.steps - self.step) * self.seconds / self.step
+        if self.fabric.is_global_zero:
+            self.progress.show(self.step, event)
+            for message in self.method.warnings(shares, self.step):
+                log.warn(self.step, message)
+                self.progress.warn(message)
+
+    def _validate(self, log: MetricLog) -> None:
+        """Score the exported weights on the first process; keep them if they are the best so far."""
+        if self.validate is None:
+            return
+        scores: Mapping[str, float] = self.validate(self.exported) if self.fabric.is_global_zero else {}
+        score = float(self.fabric.broadcast(scores.get("mIoU", math.nan)))
+        if self.fabric.is_global_zero:
+            log.write(self.step, "val", self.seconds, scores)
+            self.progress.show(self.step, scores)
+        if not math.isfinite(score):
+            return
+        self.rate.observe(score)
+        if self.best_score is None or score > self.best_score:
+            self.best_score = score
+            if self.fabric.is_global_zero and self.config.export == "best":
+                self.exported.save(self.run.best)
+
+    def _agree(self, requested: bool) -> bool:
+        """Stop together: asked only at log lines where there are several processes, for the question makes them wait."""
+        if self.fabric.world_size == 1:
+            return requested
+        if self.step % self.config.log_every:
+            return False
+        return bool(mean_over_ranks(torch.tensor(float(requested), device=self.fabric.device)) > 0)
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rate": self.rate.state_dict(),
+            "method": self.method.state_dict(),
+            "average": self.average.model.state_dict() if self.average else None,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "best_score": self.best_score,
+            "bad_tiles": self.bad_tiles,
+        }
+        save_checkpoint(self.run.checkpoint, state)
+
+    def _export(self) -> None:
+        """Write the model folder of the run."""
+        if not self.fabric.is_global_zero:
+            return
+        if self.config.export == "best" and self.run.best.is_dir():
+            Segmenter.load(self.run.best).save(self.run.model)
+        else:
+            self.exported.save(self.run.model)
+        self.run.finish(
+            {
+                "steps": self.step,
+                "seconds": self.seconds,
+                "best_mIoU": self.best_score,
+                "skipped_steps": self.skipped,
+                "bad_tiles": self.bad_tiles,
+                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            }
+        )

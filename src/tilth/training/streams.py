@@ -1,0 +1,251 @@
+"""Streams: which tile sits in which slot of which step, and how it gets from disk to the training device.
+
+The tile of slot *s* in step *n* of a stream is a pure function of (seed, stream, n, s); rank *r* of R takes slots
+[r B / R, (r + 1) B / R). So neither the number of workers nor of ranks nor an interruption changes what is trained on.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from tilth import seeds
+from tilth.augment.config import WeakConfig
+from tilth.augment.normalise import normalise
+from tilth.augment.weak import WeakGeometry, plan_weak, weak_view
+from tilth.batch import Batch
+from tilth.catalog.table import Catalog, Tile
+from tilth.classes import IGNORE_INDEX
+from tilth.errors import ConfigError, DataError, RunError, TilthError
+from tilth.imagery.read import Window, read_label, read_pixels
+from tilth.methods.base import Stream
+from tilth.sensors import Sensor
+
+Key = tuple[str, int, int]
+"""(stream, step, slot)"""
+
+_ATTEMPTS = 8
+"""Neighbours tried in place of an unreadable tile before the run gives up."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tile's source pixels, before the weak view is made on the device.
+
+    Attributes:
+        stored: (C, h, w) in the stored type; the pixels the crop depends on, no more.
+        valid: bool (h, w).
+        mask: uint8 (h, w), 255 = ignore.
+        geometry: how the crop lies in those pixels.
+        tile_id: catalog identifier.
+        draw: seed of the sample.
+        bad: unreadable tiles met on the way, with the reason.
+    """
+
+    stored: NDArray[Any]
+    valid: NDArray[np.bool_]
+    mask: NDArray[np.uint8]
+    geometry: WeakGeometry
+    tile_id: str
+    draw: int
+    bad: tuple[tuple[str, str], ...]
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: int, stream: str, epoch: int, size: int) -> NDArray[np.int64]:
+    return seeds.generator(seed, "order", stream, epoch).permutation(size)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which a stream walks its catalog: a fresh permutation each epoch.
+
+    Attributes:
+        seed: seed of the run.
+        streams: all streams of the method.
+        sizes: number of tiles of each stream.
+        batch_size: tiles of one step, over all ranks.
+    """
+
+    seed: int
+    streams: Mapping[str, Stream]
+    sizes: Mapping[str, int]
+    batch_size: int
+
+    def index(self, stream: str, step: int, slot: int) -> int:
+        """Row of the catalog in slot ``slot`` of step ``step``."""
+        size = self.sizes[stream]
+        epoch, place = divmod(step * self.batch_size + slot, size)
+        index = int(_permutation(self.seed, stream, epoch, size)[place])
+        other = self.streams[stream].differs_from
+        if other is not None and index == self.index(other, step, slot):
+            return (index + 1) % size
+        return index
+
+
+class TileDataset(Dataset[Sample]):
+    """Reads the sample that belongs to a (stream, step, slot)."""
+
+    def __init__(self, order: Order, catalogs: Mapping[str, Catalog], num_classes: int, weak: WeakConfig) -> None:
+        self.order = order
+        self.catalogs = catalogs
+        self.num_classes = num_classes
+        self.weak = weak
+
+    def __getitem__(self, key: Key) -> Sample:
+        """Read a sample; an unreadable tile is replaced by its neighbour in the catalog and reported with the sample."""
+        stream, step, slot = key
+        catalog = self.catalogs[stream]
+        first = self.order.index(stream, step, slot)
+        bad: list[tuple[str, str]] = []
+        for attempt in range(min(_ATTEMPTS, len(catalog))):
+            tile = catalog.tile((first + attempt) % len(catalog))
+            draw = seeds.derive(self.order.seed, "draw", stream, step, slot, tile.tile_id)
+            try:
+                return self._read(tile, draw, tuple(bad))
+            except (TilthError, OSError) as error:
+                bad.append((tile.tile_id, str(error)))
+        raise RunError(f"stream {stream!r}: {len(bad)} tiles in a row cannot be read, the last says: {bad[-1][1]}; run tilth catalog check")
+
+    def _read(self, tile: Tile, draw: int, bad: tuple[tuple[str, str], ...]) -> Sample:
+        geometry = plan_weak(seeds.generator(draw, "weak"), tile.window.height, tile.window.width, self.weak)
+        part = geometry.window
+        window = Window(tile.window.column + part.column, tile.window.row + part.row, part.width, part.height)
+        pixels = read_pixels(tile.image, window)
+        if tile.label is None:
+            mask = np.full((part.height, part.width), IGNORE_INDEX, np.uint8)
+        else:
+            mask = read_label(tile.label, window)
+            self._check_labels(mask, tile)
+        return Sample(pixels.data, pixels.valid, mask, geometry, tile.tile_id, draw, bad)
+
+    def _check_labels(self, mask: NDArray[np.uint8], tile: Tile) -> None:
+        wrong = (mask >= self.num_classes) & (mask != IGNORE_INDEX)
+        if wrong.any():
+            value = int(mask[wrong][0])
+            raise DataError(f"{tile.label}: label value {value} is outside the scheme (0 to {self.num_classes - 1}, {IGNORE_INDEX} = ignore)")
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Samples of one stream, padded to one size; moves to the device as stored (8 or 16 bits a value).
+
+    Attributes:
+        stored: (B, C, h, w).
+        valid: bool (B, h, w), False in the padding.
+        mask: uint8 (B, h, w), 255 in the padding.
+        geometry: one a sample.
+        tile_id: catalog identifiers.
+        draw: seeds of the samples.
+        bad: unreadable tiles met, with the reason.
+    """
+
+    stored: torch.Tensor
+    valid: torch.Tensor
+    mask: torch.Tensor
+    geometry: list[WeakGeometry]
+    tile_id: list[str]
+    draw: list[int]
+    bad: list[tuple[str, str]]
+
+    def pin_memory(self) -> RawBatch:
+        """Called by the loader where a GPU will fetch the batch."""
+        return RawBatch(
+            self.stored.pin_memory(), self.valid.pin_memory(), self.mask.pin_memory(), self.geometry, self.tile_id, self.draw, self.bad
+        )
+
+
+def collate(samples: Sequence[Sample]) -> RawBatch:
+    """Pad samples to the largest height and width among them and stack them."""
+    height = max(sample.valid.shape[0] for sample in samples)
+    width = max(sample.valid.shape[1] for sample in samples)
+    first = samples[0].stored
+    stored = np.zeros((len(samples), first.shape[0], height, width), first.dtype)
+    valid = np.zeros((len(samples), height, width), np.bool_)
+    mask = np.full((len(samples), height, width), IGNORE_INDEX, np.uint8)
+    for index, sample in enumerate(samples):
+        rows, columns = sample.valid.shape
+        stored[index, :, :rows, :columns] = sample.stored
+        valid[index, :rows, :columns] = sample.valid
+        mask[index, :rows, :columns] = sample.mask
+    return RawBatch(
+        torch.from_numpy(stored),
+        torch.from_numpy(valid),
+        torch.from_numpy(mask),
+        [sample.geometry for sample in samples],
+        [sample.tile_id for sample in samples],
+        [sample.draw for sample in samples],
+        [item for sample in samples for item in sample.bad],
+    )
+
+
+def to_batch(raw: RawBatch, sensor: Sensor, size: int, device: torch.device) -> Batch:
+    """Make the weak view of a batch on the training device, and normalise it."""
+    stored = raw.stored.to(device, non_blocking=True)
+    mask, valid = raw.mask.to(device, non_blocking=True), raw.valid.to(device, non_blocking=True)
+    image, mask, valid = weak_view(stored, mask, valid, raw.geometry, size, sensor)
+    return Batch(image=normalise(image, valid, sensor), mask=mask, valid=valid, tile_id=raw.tile_id, draw=raw.draw)
+
+
+class _Schedule:
+    """The keys of every micro-batch of one rank, from a step on."""
+
+    def __init__(self, streams: Sequence[str], steps: range, slots: Sequence[range]) -> None:
+        self.streams, self.steps, self.slots = streams, steps, slots
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in self.steps:
+            for slots in self.slots:
+                yield [(stream, step, slot) for stream in self.streams for slot in slots]
+
+    def __len__(self) -> int:
+        return len(self.steps) * len(self.slots)
+
+
+class _Collate:
+    """Sorts the samples of a micro-batch back into streams."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        self.streams = streams
+
+    def __call__(self, samples: list[Sample]) -> dict[str, RawBatch]:
+        size = len(samples) // len(self.streams)
+        return {stream: collate(samples[place * size : (place + 1) * size]) for place, stream in enumerate(self.streams)}
+
+
+def build_loader(dataset: TileDataset, steps: range, *, accumulate: int, rank: int, ranks: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """Build the loader of one rank: ``accumulate`` dictionaries of raw batches for each step.
+
+    Raises:
+        ConfigError: the batch cannot be cut evenly over ranks and accumulation steps.
+    """
+    total = dataset.order.batch_size
+    if total % (ranks * accumulate):
+        raise ConfigError(f"batch_size {total} cannot be cut evenly over {ranks} devices and {accumulate} accumulation steps; choose a multiple")
+    size = total // (ranks * accumulate)
+    own = range(rank * total // ranks, (rank + 1) * total // ranks)
+    slots = [range(start, start + size) for start in range(own.start, own.stop, size)]
+    streams = list(dataset.order.streams)
+    return DataLoader(
+        dataset,
+        batch_sampler=_Schedule(streams, steps, slots),
+        collate_fn=_Collate(streams),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupt,
+        persistent_workers=False,
+    )
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; only the main process decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""What several test files share; importable because pyproject.toml puts ``tests`` on the path."""
