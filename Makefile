@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; `make setup` alone does the same.
 PYTHON ?= python3
-# Two test processes with one thread each finish soonest on a small machine; more cores: make test WORKERS=8.
-WORKERS ?= 2
+# Test processes, each with one thread; 0 is one process without distribution. Where cores are idle: make test WORKERS=4.
+WORKERS ?= 0
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -11,6 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme, LandClass
+    from tilth.catalog.table import Catalog
+    from tilth.models.config import NetworkConfig
+    from tilth.models.segmenter import Segmenter, build_segmenter
+    from tilth.recipes.run import demo, run
+    from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
+    from tilth.verbs.evaluate import compare, evaluate
+    from tilth.verbs.landscapes import landscapes
+    from tilth.verbs.predict import predict
+    from tilth.verbs.report import report
+    from tilth.verbs.train import finetune, pretrain
     from tilth.errors import TilthError
     from tilth.sensors import Sensor, get_sensor
 
@@ -23,6 +33,23 @@ _HOMES = {
     "ClassScheme": "tilth.classes",
     "LandClass": "tilth.classes",
     "TilthError": "tilth.errors",
+    "Catalog": "tilth.catalog.table",
+    "Segmenter": "tilth.models.segmenter",
+    "build_segmenter": "tilth.models.segmenter",
+    "NetworkConfig": "tilth.models.config",
+    "landscapes": "tilth.verbs.landscapes",
+    "catalog_build": "tilth.verbs.catalog",
+    "catalog_check": "tilth.verbs.catalog",
+    "catalog_split": "tilth.verbs.catalog",
+    "catalog_show": "tilth.verbs.catalog",
+    "pretrain": "tilth.verbs.train",
+    "finetune": "tilth.verbs.train",
+    "evaluate": "tilth.verbs.evaluate",
+    "compare": "tilth.verbs.evaluate",
+    "predict": "tilth.verbs.predict",
+    "report": "tilth.verbs.report",
+    "run": "tilth.recipes.run",
+    "demo": "tilth.recipes.run",
 }
 
 __all__ = [
@@ -31,6 +58,23 @@ __all__ = [
     "ClassScheme",
     "LandClass",
     "TilthError",
+    "Catalog",
+    "Segmenter",
+    "build_segmenter",
+    "NetworkConfig",
+    "landscapes",
+    "catalog_build",
+    "catalog_check",
+    "catalog_split",
+    "catalog_show",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "compare",
+    "predict",
+    "report",
+    "run",
+    "demo",
     "__version__",
 ]
 

@@ -49,6 +49,8 @@ class SowOptions(Config):
     place: tuple[float, float] | None = None
     labels: int | str = pydantic.Field("all", description="a count or a share such as 5%")
     limit: int | None = None
+    split: str | None = "train"
+    splits: tuple[str | None, ...] = ("train",)
     optimiser: Optimiser = Optimiser(rate=0.2)
     mapping: dict[str, int] = pydantic.Field(default_factory=dict)
 
@@ -154,6 +156,10 @@ def test_variadic_argument_leaves_the_last_word_to_the_one_after_it(sown):
         (["--labels", "5"], "labels", 5),
         (["--labels", "5%"], "labels", "5%"),
         (["--limit", "7"], "limit", 7),
+        (["--split", "null"], "split", None),
+        (["split=null"], "split", None),
+        (["--splits", "null", "--splits", "val"], "splits", (None, "val")),
+        (["--names", "null"], "names", ("null",)),
         (["mapping.water=3"], "mapping", {"water": 3}),
         (["optimiser.rate=1e-3"], "optimiser", Optimiser(rate=1e-3)),
         (["optimiser.schedule.warmup=5"], "optimiser", Optimiser(schedule=Schedule(warmup=5))),

@@ -76,6 +76,8 @@ class BuildConfig(Config):
     def _check(self) -> Self:
         if "{stem}" not in self.label_name:
             raise ValueError(f"label_name must contain {{stem}}, for example '{{stem}}_label'; got {self.label_name!r}")
+        if self.layout == "plain" and self.labels is not None:
+            raise ValueError("layout 'plain' has no labels; use layout 'scenes' or 'pairs'")
         if self.stride_px is not None and self.window_px is None:
             raise ValueError("stride_px needs window_px")
         if self.stride_px is not None and self.window_px is not None and self.stride_px > self.window_px:

@@ -37,6 +37,7 @@ class Field:
         length: number of values of one occurrence, greater than 1 for a tuple of fixed length.
         repeated: whether it may be given several times.
         numeric: whether all values are numbers, so that several may be written with commas.
+        optional: whether the word ``null`` stands for "none", as it does in YAML.
         readable: whether the text is read as YAML reads it; otherwise it is passed on as it is.
     """
 
@@ -51,13 +52,14 @@ class Field:
     length: int
     repeated: bool
     numeric: bool
+    optional: bool
     readable: bool
 
     def from_texts(self, texts: Sequence[str]) -> Any:
         """Turn the typed texts into the value that the options class validates."""
         if self.repeated and self.numeric:
             texts = [part for text in texts for part in text.split(",") if part]
-        values = [yaml.safe_load(text) if self.readable else text for text in texts]
+        values = [yaml.safe_load(text) if self.readable or (self.optional and text == "null") else text for text in texts]
         return values if self.repeated or self.length > 1 else values[-1]
 
 
@@ -97,6 +99,7 @@ def _make(key: str, role: Role, shown: str, info: FieldInfo, default: Any, note:
         length=length,
         repeated=repeated,
         numeric=bool(kinds) and all(kind in (int, float) for kind in kinds),
+        optional=type(None) in get_args(items),
         # A value that may be a number or a word is read as YAML reads it, so that 5 is a number and 5% is a word.
         readable=len(kinds) > 1 and any(kind in (int, float, bool) for kind in kinds),
     )

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilth.classes import ClassScheme
 from tilth.config import read_yaml
 from tilth.errors import DataError, MissingFileError, UnreadableFileError
 from tilth.evaluation.result import Evaluation
-from tilth.reporting.inputs import Folders
+from tilth.reporting.inputs import Folders, Rgb
 from tilth.reporting.numbers import finite
 
 RUN_FILES = ("recipe.yaml", "environment.json", "data.json", "metrics.jsonl")
+MOST_WARNINGS = 20
 _GENERIC = frozenset({"evaluation", "evaluate", "eval", "run", "train", "model", "metrics"})
 _NOT_SCALARS = frozenset({"step", "time_s"})
 
@@ -47,10 +49,13 @@ class Run:
         folder: of the run.
         recipe: resolved configuration; empty when the file is not there.
         environment: versions and machine.
-        data: catalog fingerprint and counts.
+        data: counts, sources and fingerprint of every stream.
+        finished: how the run ended; empty for one that did not.
+        classes: name and RGB of the model's classes in id order; empty before the model folder is written.
         curves: {(kind, scalar): curve} with kind ``train`` or ``val``.
-        seconds: wall time of the last record; summed over interruptions, as training writes it.
-        parameters: number of trainable numbers in ``model/model.safetensors``, None when there is no such file.
+        warnings: step and text of what training warned of, at most 20.
+        seconds: wall time, summed over interruptions.
+        parameters: number of parameters; None where neither the run nor its model folder tells.
     """
 
     name: str
@@ -58,7 +63,10 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    finished: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[tuple[str, Rgb], ...] = ()
     curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
+    warnings: tuple[tuple[int, str], ...] = ()
     seconds: float | None = None
     parameters: int | None = None
 
@@ -121,16 +129,21 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
         raise MissingFileError(f"{root}: no such run folder; give the folder a training wrote")
     if not any((root / file).is_file() for file in RUN_FILES):
         raise MissingFileError(f"{root}: not a run folder: none of {', '.join(RUN_FILES)} is in it")
-    curves, seconds = _read_metrics(root / "metrics.jsonl")
+    metrics = _read_metrics(root / "metrics.jsonl")
+    finished = _optional(root / "finished.json")
+    told = finite(finished.get("parameters"))
     return Run(
         name=name or root.resolve().name,
         folder=root,
         recipe=read_yaml(root / "recipe.yaml") if (root / "recipe.yaml").is_file() else {},
-        environment=read_mapping(root / "environment.json") if (root / "environment.json").is_file() else {},
-        data=read_mapping(root / "data.json") if (root / "data.json").is_file() else {},
-        curves=curves,
-        seconds=seconds,
-        parameters=count_parameters(root / "model" / "model.safetensors"),
+        environment=_optional(root / "environment.json"),
+        data=_optional(root / "data.json"),
+        finished=finished,
+        classes=_model_classes(root / "model" / "config.json"),
+        curves=metrics.curves,
+        warnings=tuple(metrics.warnings[:MOST_WARNINGS]),
+        seconds=finite(finished.get("seconds")) or metrics.seconds,
+        parameters=int(told) if told is not None else count_parameters(root / "model" / "model.safetensors"),
     )
 
 
@@ -168,12 +181,32 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return tree
 
 
-def _read_metrics(file: Path) -> tuple[dict[tuple[str, str], Curve], float | None]:
-    """Read ``metrics.jsonl`` into curves; a torn last line (killed training) is dropped, repeated steps keep the last record."""
-    if not file.is_file():
-        return {}, None
-    values: dict[tuple[str, str], dict[int, float]] = {}
+def _optional(file: Path) -> dict[str, Any]:
+    return read_mapping(file) if file.is_file() else {}
+
+
+def _model_classes(file: Path) -> tuple[tuple[str, Rgb], ...]:
+    """Read the classes of a model folder without loading the model."""
+    scheme = _optional(file).get("scheme")
+    if not isinstance(scheme, Mapping):
+        return ()
+    parsed = ClassScheme.parse(scheme, source=str(file))
+    return tuple(zip(parsed.names, parsed.colours, strict=True))
+
+
+@dataclass
+class _Metrics:
+    curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
+    warnings: list[tuple[int, str]] = field(default_factory=list)
     seconds: float | None = None
+
+
+def _read_metrics(file: Path) -> _Metrics:
+    """Read ``metrics.jsonl`` into curves; a torn last line (killed training) is dropped, repeated steps keep the last record."""
+    found = _Metrics()
+    if not file.is_file():
+        return found
+    values: dict[tuple[str, str], dict[int, float]] = {}
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -185,17 +218,18 @@ def _read_metrics(file: Path) -> tuple[dict[tuple[str, str], Curve], float | Non
             if number == len(lines):
                 break
             raise DataError(f"{file}:{number}: expected a JSON object with 'step' and 'kind', found {line[:60]!r}") from None
+        if "message" in record:
+            found.warnings.append((step, str(record["message"])))
         time = finite(record.get("time_s"))
-        seconds = max(seconds or 0.0, time) if time is not None else seconds
+        found.seconds = max(found.seconds or 0.0, time) if time is not None else found.seconds
         for name, value in record.items():
             number_value = finite(value)
             if name not in _NOT_SCALARS and number_value is not None:
                 values.setdefault((kind, name), {})[step] = number_value
-    curves = {}
     for key, by_step in values.items():
         steps = tuple(sorted(by_step))
-        curves[key] = Curve(steps, tuple(by_step[step] for step in steps))
-    return curves, seconds
+        found.curves[key] = Curve(steps, tuple(by_step[step] for step in steps))
+    return found
 
 
 def count_parameters(file: Path) -> int | None:

@@ -140,7 +140,7 @@ def bounds(chart: Chart) -> tuple[float, float, float, float]:
         x_low = 0
     y_low, y_high = (min(0.0, *values) if chart.from_zero else min(values)), max(values)
     margin = (y_high - y_low) * 0.06 or abs(y_high) * 0.1 or 0.1
-    return x_low, max(x_high, x_low + 1), y_low if chart.from_zero and y_low == 0 else y_low - margin, y_high + margin
+    return x_low, max(x_high, x_low + 1), y_low if y_low == 0 else y_low - margin, y_high + margin
 
 
 def draw_lines(chart: Chart) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 from tilth.evaluation.compare import Comparison
 
 PathLike = str | Path
+Rgb = tuple[int, int, int]
 Folders = Mapping[str, PathLike] | Sequence[PathLike]
 """Folders with the names to show for them, or only folders, which are then named after themselves."""
 
@@ -39,9 +40,9 @@ class ReportInput:
         evaluations: folders with ``metrics.json`` and ``gallery/``, the most important first.
         comparisons: ``comparison.json`` files, their folders, or comparisons; the first one gives the headline.
         maps: class maps, with or without their scene.
-        catalog: JSON file or mapping with any of ``name``, ``tiles``, ``labelled``, ``splits`` ({split: count or {tiles, labelled}}),
-            ``label_kinds`` ({kind: count}), ``class_shares`` ({class: fraction}), ``sensor`` (name or Sensor as mapping), ``scheme``
-            (name or ClassScheme as mapping), ``licence``, ``source``, ``fingerprint``; further keys are listed as they are.
+        catalog: a catalog, which is read whole for it (labels and checksum too), or its summary as a ``.json`` file or mapping, with the
+            keys that :func:`tilth.catalog.summary.summarise` makes (all optional), ``sensor`` and ``scheme`` in full, ``class_shares``
+            ({class: fraction}), ``fingerprint``; other keys are listed as they are.
         commands: shell lines that reproduce the work, in order.
         note: one line under the title, such as who made it and when; without it the page holds no date, so equal inputs give equal bytes.
         gallery_tiles: how many tiles to show of each evaluation.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import DataError, MissingExtraError, MissingFileError, UnreadableFileError
-from tilth.reporting.inputs import MapInput, PathLike
-from tilth.reporting.pictures import NEUTRAL, Picture, Rgb, embed, embed_file, paint, stretch
+from tilth.reporting.inputs import MapInput, PathLike, Rgb
+from tilth.reporting.pictures import NEUTRAL, Picture, embed, embed_file, paint, stretch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +91,7 @@ def read_map(item: MapInput | PathLike) -> MapView:
     if not file.is_file():
         raise MissingFileError(f"{file}: no such map; give a GeoTIFF of class ids")
     try:
-        with rasterio.open(file) as source:
+        with _unplaced_is_fine(), rasterio.open(file) as source:
             if source.count < 1 or source.dtypes[0] != "uint8":
                 raise DataError(f"{file}: expected 8-bit class ids in band 1, found {source.dtypes[0]}; give the class map of a prediction")
             pixels, areas = _count(source)
@@ -131,6 +133,16 @@ def read_map(item: MapInput | PathLike) -> MapView:
         bar_metres=bar,
         bar_share=bar / ground_m if bar and ground_m else 0.0,
     )
+
+
+@contextmanager
+def _unplaced_is_fine() -> Iterator[None]:
+    """Silence rasterio's warning about files without a geotransform: the page itself says "none" for their coordinate system."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def _count(source: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +242,7 @@ def _read_scene(file: Path) -> Picture:
     if not file.is_file():
         raise MissingFileError(f"{file}: no such scene; give a GeoTIFF, PNG or JPEG of the same ground")
     try:
-        with rasterio.open(file) as source:
+        with _unplaced_is_fine(), rasterio.open(file) as source:
             shape = _small(source.height, source.width)
             bands = [1, 2, 3] if source.count >= 3 else [1]
             data = source.read(bands, out_shape=(len(bands), *shape))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tilth.errors import MissingFileError, UnreadableFileError
+from tilth.reporting.inputs import Rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-Rgb = tuple[int, int, int]
 NEUTRAL: tuple[Rgb, ...] = (
     (68, 119, 170),
     (204, 187, 68),

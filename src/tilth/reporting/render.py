@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,17 +17,16 @@ from tilth.errors import UsageError
 from tilth.evaluation.compare import Comparison
 from tilth.imagery.write import atomic_path
 from tilth.reporting import figures, numbers
-from tilth.reporting.collect import Run, read_evaluations, read_mapping, read_runs
+from tilth.reporting.collect import read_evaluations, read_runs
+from tilth.reporting.data import classes_of, data_section, read_catalog
 from tilth.reporting.inputs import ReportInput
 from tilth.reporting.maps import read_map
 from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
 from tilth.reporting.sections import (
     comparison_section,
-    data_section,
     evaluation_section,
     map_section,
     reproduce_section,
-    scheme_of,
 )
 from tilth.reporting.story import headline, key_numbers, score_text, steps_done
 
@@ -103,39 +101,29 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
     evaluations = read_evaluations(inputs.evaluations)
     comparisons = [item if isinstance(item, Comparison) else Comparison.read(item) for item in inputs.comparisons]
     views = [read_map(item) for item in inputs.maps]
-    catalog = _catalog(inputs, runs)
+    catalog = read_catalog(inputs.catalog)
     groups = configurations(runs)
     expenses = costs(runs)
     seconds = total_seconds(expenses)
-    colours = {name: f"rgb({red},{green},{blue})" for name, (red, green, blue) in scheme_of(catalog, evaluations)[0]}
     lines = headline(comparisons, evaluations, groups, views)
     keys = key_numbers(comparisons, evaluations, views, seconds, catalog)
     steps = steps_done(catalog, groups, evaluations, comparisons, views)
     rows = settings(groups)
-    drawn = charts(groups, colours)
+    warnings = [(run.name, step, message) for run in runs for step, message in run.warnings]
+    drawn = charts(groups, classes_of(catalog, evaluations)[0])
     frame = ",".join(map(str, (figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.TOP, figures.BOTTOM)))
-    data = data_section(catalog, evaluations)
+    data = data_section(catalog, evaluations, groups)
     return {
         "answer": {"headline": lines, "figures": keys} if lines or keys else None,
         "done": {"steps": steps, "settings": rows, "groups": groups} if steps or rows else None,
         "data": {"data": data} if data else None,
         "comparison": comparison_section(comparisons, groups),
-        "curves": {"charts": drawn, "frame": frame} if drawn else None,
+        "curves": {"charts": drawn, "frame": frame, "warnings": warnings} if drawn or warnings else None,
         "evaluation": evaluation_section(evaluations, inputs.galleries, inputs.gallery_tiles),
         "map": map_section(views),
         "cost": {"costs": expenses, "total": seconds} if expenses else None,
         "reproduce": reproduce_section(inputs.commands, groups, evaluations, catalog),
     }
-
-
-def _catalog(inputs: ReportInput, runs: list[Run]) -> dict[str, Any]:
-    """Return the catalog summary; without one, what the runs recorded of their data if they all agree."""
-    if isinstance(inputs.catalog, Mapping):
-        return dict(inputs.catalog)
-    if inputs.catalog is not None:
-        return read_mapping(inputs.catalog)
-    recorded = [run.data for run in runs if run.data]
-    return dict(recorded[0]) if recorded and all(data == recorded[0] for data in recorded) else {}
 
 
 @cache

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tilth.reporting import numbers
 from tilth.reporting.collect import Run, find_key, flatten, without_seed
 from tilth.reporting.figures import Chart, Format, Series, mean_curve, thin
+from tilth.reporting.inputs import Rgb
 
 LINE_COLOURS = 6
 """How many line colours the style sheet defines, as ``--line-1`` and so on."""
@@ -21,15 +22,15 @@ _SETTINGS = (
     ("Method", ("method.name", "method.kind", "method")),
     ("Encoder", ("encoder",)),
     ("Decoder", ("decoder",)),
-    ("Published weights", ("pretrained", "init", "weights")),
-    ("Optimiser steps", ("steps", "max_steps", "iterations")),
-    ("Batch, labelled", ("batch_labelled", "batch_size", "batch")),
-    ("Batch, unlabelled", ("batch_unlabelled", "unlabelled_batch_size")),
-    ("Tile size in pixels", ("crop", "size", "tile_size")),
-    ("Optimiser", ("optimiser.name", "optimiser", "optimizer.name", "optimizer")),
-    ("Learning rate", ("learning_rate", "lr")),
-    ("Schedule", ("schedule.name", "schedule")),
-    ("Confidence threshold", ("threshold", "confidence", "confidence_threshold")),
+    ("Published weights", ("initial_weights", "pretrained")),
+    ("Optimiser steps", ("steps",)),
+    ("Tiles of each stream in a step", ("batch_size",)),
+    ("Crop in pixels", ("weak.size",)),
+    ("Labelled tiles", ("labelled_tiles",)),
+    ("Labelled share in %", ("labelled_percent",)),
+    ("Learning rate", ("learning_rate",)),
+    ("Schedule", ("schedule.kind",)),
+    ("Confidence threshold", ("threshold", "confidence")),
     ("Precision", ("precision",)),
 )
 
@@ -71,7 +72,10 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
 
 
 def settings(groups: Sequence[Configuration]) -> list[tuple[str, list[Any]]]:
-    """List the main settings of every configuration, then everything else in which they differ: rows of label and values."""
+    """List the main settings of every configuration, then what else two of them set differently: rows of label and values.
+
+    What only one method knows is left to the complete settings: it would bury the rest.
+    """
     flats = [flatten(group.runs[0].recipe) for group in groups]
     rows: list[tuple[str, list[Any]]] = []
     shown: set[str] = set()
@@ -83,14 +87,15 @@ def settings(groups: Sequence[Configuration]) -> list[tuple[str, list[Any]]]:
     others = sorted({key for flat in flats for key in flat} - shown)
     for key in others:
         values = [flat.get(key) for flat in flats]
-        if not _REPETITION.search(key) and any(value != values[0] for value in values):
+        known = [value for value in values if value is not None]
+        if not _REPETITION.search(key) and any(value != known[0] for value in known):
             rows.append((key, values))
     return rows
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: seconds, optimiser steps, tiles a second (median), GB at the peak, trainable parameters; None if unknown."""
+    """What one run took: seconds, optimiser steps, tiles a second (median), GB at the peak, parameters, steps skipped; None if unknown."""
 
     name: str
     seconds: float | None
@@ -98,6 +103,7 @@ class Cost:
     tiles_per_s: float | None
     memory_gb: float | None
     parameters: int | None
+    skipped: int | None = None
 
 
 def costs(runs: Sequence[Run]) -> list[Cost]:
@@ -105,14 +111,14 @@ def costs(runs: Sequence[Run]) -> list[Cost]:
     rows = []
     for run in runs:
         speed, memory = run.curve("tiles_per_s"), run.curve("memory_gb")
-        told = find_key(run.environment, "parameters") or find_key(run.data, "parameters")
         cost = Cost(
             name=run.name,
             seconds=run.seconds,
             steps=run.last_step,
             tiles_per_s=statistics.median(speed.values) if speed else None,
             memory_gb=max(memory.values) if memory else None,
-            parameters=run.parameters or (told if isinstance(told, int) else None),
+            parameters=run.parameters,
+            skipped=run.finished.get("skipped_steps"),
         )
         if any(value is not None for value in (cost.seconds, cost.steps, cost.tiles_per_s, cost.memory_gb, cost.parameters)):
             rows.append(cost)
@@ -123,7 +129,7 @@ def costs(runs: Sequence[Run]) -> list[Cost]:
 _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
     ("mIoU", "val", "mIoU on validation tiles", "percent", True, ""),
     ("OA", "val", "Overall accuracy on validation tiles", "percent", True, ""),
-    ("loss", "train", "Training loss, total", "number", False, ""),
+    ("loss", "train", "Training loss, total", "number", False, "Methods weigh their terms differently: compare runs of one method."),
     ("loss_labelled", "train", "Loss on labelled tiles", "number", False, ""),
     (
         "loss_unlabelled",
@@ -147,20 +153,29 @@ _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
         "Pseudo-labels that agree with held-back labels",
         "percent",
         True,
-        "Only where labels exist; never used for learning.",
+        "Only where labels exist; never learnt from.",
     ),
     ("learning_rate", "train", "Learning rate", "number", True, ""),
     ("loss", "val", "Loss on validation tiles", "number", False, ""),
 )
+# Names of the scalars, of which a class's id or name follows after a slash; title; what to look for.
+_CLASS_CHARTS = (
+    (
+        ("accepted_share_class", "accepted_share"),
+        "Accepted pseudo-labels by class",
+        "Of the pixels predicted as a class, the share learnt from. A class that falls to zero while others rise is being forgotten.",
+    ),
+    (("accepted_class",), "Make-up of the accepted pseudo-labels", "One class that takes over from all others is a sign of collapse."),
+)
 _KNOWN = {name for name, *_ in _CHARTS} | {"tiles_per_s", "memory_gb"}
 
 
-def charts(groups: Sequence[Configuration], colours: Mapping[str, str]) -> list[Chart]:
+def charts(groups: Sequence[Configuration], classes: Sequence[tuple[str, Rgb]]) -> list[Chart]:
     """Make the charts of all runs: one a scalar, one line a run; accepted pseudo-labels by class, one chart a configuration.
 
     Args:
         groups: the configurations.
-        colours: CSS colour by class name.
+        classes: name and colour in id order, for runs that do not tell theirs.
     """
     made = [_chart(groups, name, (kind,), title, form, zero, text) for name, kind, title, form, zero, text in _CHARTS]
     names = sorted({name for group in groups for run in group.runs for kind, name in run.curves if kind == "train" and "/" not in name})
@@ -169,7 +184,7 @@ def charts(groups: Sequence[Configuration], colours: Mapping[str, str]) -> list[
         for name in names
         if name not in _KNOWN and name.startswith("loss")
     ]
-    made += [_class_chart(group, len(groups), colours) for group in groups]
+    made += [_class_chart(group, len(groups), classes, *kind) for group in groups for kind in _CLASS_CHARTS]
     return [chart for chart in made if chart is not None]
 
 
@@ -191,30 +206,28 @@ def _chart(
     return Chart(f"{kinds[0]}-{name}", title, " ".join(part for part in (text, note) if part), form, tuple(lines), zero)
 
 
-def _class_chart(group: Configuration, among: int, colours: Mapping[str, str]) -> Chart | None:
+def _class_chart(
+    group: Configuration, among: int, classes: Sequence[tuple[str, Rgb]], scalars: Sequence[str], title: str, text: str
+) -> Chart | None:
+    known = list(group.runs[0].classes or classes)
+    order = {name: place for place, (name, _) in enumerate(known)} | {str(place): place for place in range(len(known))}
+    prefixes = tuple(f"{scalar}/" for scalar in scalars)
+    present = {name for run in group.runs for kind, name in run.curves if kind == "train" and name.startswith(prefixes)}
     lines: list[Series] = []
-    present = {name for run in group.runs for kind, name in run.curves if kind == "train" and name.startswith("accepted_share/")}
-    order = {name: place for place, name in enumerate(colours)}
     for name in sorted(present, key=lambda item: (order.get(item.partition("/")[2], len(order)), item)):
-        curves = [curve for run in group.runs if (curve := run.curve(name, "train"))]
-        class_name = name.partition("/")[2]
-        curve, _ = thin(mean_curve(curves))
+        curve, _ = thin(mean_curve([curve for run in group.runs if (curve := run.curve(name, "train"))]))
         if curve.steps:
-            lines.append(Series(class_name, curve, colours.get(class_name, f"var(--line-{len(lines) % LINE_COLOURS + 1})"), len(lines)))
+            written = name.partition("/")[2]
+            place = order.get(written)
+            # The name proper may be an id: the log numbers the classes.
+            label = known[place][0] if place is not None else f"class {written}" if written.isdigit() else written
+            colour = f"rgb{known[place][1]}" if place is not None else f"var(--line-{len(lines) % LINE_COLOURS + 1})"
+            lines.append(Series(label, curve, colour, len(lines)))
     if not lines:
         return None
     whose = f", {group.name}" if among > 1 else ""
-    mean = f"Mean of {len(group.runs)} runs. " if len(group.runs) > 1 else ""
-    text = f"{mean}A class that falls to zero while others rise is being forgotten."
-    return Chart(
-        f"accepted-by-class-{group.number}",
-        f"Accepted pseudo-labels by class{whose}",
-        text,
-        "percent",
-        tuple(lines),
-        from_zero=True,
-        outlined=True,
-    )
+    mean = f" Mean of {len(group.runs)} runs." if len(group.runs) > 1 else ""
+    return Chart(f"{scalars[0]}-{group.number}", f"{title}{whose}", f"{text}{mean}", "percent", tuple(lines), from_zero=True, outlined=True)
 
 
 def total_seconds(rows: Sequence[Cost]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +44,10 @@ def score_text(metric: str, value: Any, deviation: Any = None) -> str:
 
 
 def nice(verdict: str) -> str:
-    """Set a verdict for reading: first letter large, true plus-minus signs, a full stop."""
-    text = verdict.replace("+-", "±").strip()
-    return text[:1] + text[1:] if text.endswith((".", "!", "?")) else f"{text}."
+    """Set a verdict for reading: true signs, a capital where it does not begin with a name, a full stop."""
+    text = re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", verdict.replace("+-", "±").strip())
+    text = f"No {text[3:]}" if text.startswith("no ") else text
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def headline(
@@ -195,4 +197,4 @@ def _count(number: int, noun: str) -> str:
 
 
 def _of(split: Sequence[str]) -> str:
-    return f" of the {' and '.join(split)} split" if split else ""
+    return f" of the {' and '.join(split)} split{'' if len(split) == 1 else 's'}" if split else ""

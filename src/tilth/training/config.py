@@ -41,7 +41,7 @@ class LoopConfig(Config):
         "device", description="what a mean over pixels divides by: the device's own count (official), or the count over all devices"
     )
     average_decay: float | None = pydantic.Field(None, gt=0, lt=1, description="decay of an exponential moving average of the weights; evaluated and exported if kept")
-    precision: Literal["32", "bf16", "16"] = pydantic.Field("32", description="mixed precision of the student's passes")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = pydantic.Field("32", description="precision of the student's passes")
     accelerator: Literal["auto", "cpu", "cuda"] = pydantic.Field("auto", description="where to train")
     devices: int = pydantic.Field(1, ge=1, description="processes on each node; under torchrun or SLURM those started there")
     nodes: int = pydantic.Field(1, ge=1, description="nodes")

@@ -31,8 +31,6 @@ from tilth.training.streams import RawBatch, TileDataset, build_loader, to_batch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
 Validate = Callable[[Segmenter], Mapping[str, float]]
 
 
@@ -42,7 +40,7 @@ def build_fabric(config: LoopConfig) -> Fabric:
     Raises:
         RunError: more devices than there are, or an accelerator that is not there.
     """
-    precision = _PRECISION[config.precision]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
     strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
     try:
         fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision)
@@ -205,7 +203,7 @@ class Trainer:
         total = torch.stack([losses.total.detach() for losses in found]).sum()
         finite = bool(torch.isfinite(mean_over_ranks(total + (norm if isinstance(norm, Tensor) else 0.0))))
         # Under 16-bit precision the gradient scaler must see overflowed gradients too: it skips the step and lowers its scale.
-        if finite or self.config.precision == "16":
+        if finite or self.config.precision == "16-mixed":
             self.optimiser.step()
         self.optimiser.zero_grad()
         if finite:

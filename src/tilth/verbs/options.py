@@ -16,7 +16,7 @@ class InferenceConfig(Config):
     overlap: int = pydantic.Field(128, ge=0, description="pixels that neighbouring windows share; blended smoothly")
     batch_size: int = pydantic.Field(4, ge=1, description="windows in one forward pass")
     device: str = pydantic.Field("auto", description="auto, cpu, cuda or cuda:N")
-    precision: Literal["32", "bf16", "16"] = pydantic.Field("32", description="precision of the forward pass")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = pydantic.Field("32", description="precision of the forward pass")
 
 
 def pick_device(name: str) -> str:

@@ -21,7 +21,29 @@ OptionsT = TypeVar("OptionsT", bound=Config)
 RESERVED = frozenset({"config", "debug", "help", "console"})
 """Names an options class cannot use: the command line or the Python call has them already."""
 
-GROUPS: dict[str, dict[str, str]] = {}
+GROUPS: dict[str, dict[str, str]] = {
+    "Data": {
+        "landscapes": "tilth.verbs.landscapes:landscapes",
+        "catalog build": "tilth.verbs.catalog:catalog_build",
+        "catalog check": "tilth.verbs.catalog:catalog_check",
+        "catalog split": "tilth.verbs.catalog:catalog_split",
+        "catalog show": "tilth.verbs.catalog:catalog_show",
+    },
+    "Training": {
+        "pretrain": "tilth.verbs.train:pretrain",
+        "finetune": "tilth.verbs.train:finetune",
+    },
+    "Results": {
+        "evaluate": "tilth.verbs.evaluate:evaluate",
+        "compare": "tilth.verbs.evaluate:compare",
+        "predict": "tilth.verbs.predict:predict",
+        "report": "tilth.verbs.report:report",
+    },
+    "Everything in order": {
+        "run": "tilth.recipes.run:run",
+        "demo": "tilth.recipes.run:demo",
+    },
+}
 """Heading, then verb name and ``module:function``, in the order of the way through."""
 
 

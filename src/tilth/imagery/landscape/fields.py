@@ -39,7 +39,7 @@ def spectral_noise(
     )
     noise = fft.irfft2(spectrum * amplitude, s=(rows, columns))[: shape[0], : shape[1]]
     spread = float(noise.std())
-    return ((noise - noise.mean()) / (spread or 1.0)).astype(np.float32)
+    return np.asarray((noise - noise.mean()) / (spread or 1.0), np.float32)
 
 
 def rank(values: Field, where: NDArray[np.bool_] | None = None) -> Field:
@@ -66,7 +66,7 @@ def smooth_chain(chain: Chain, sigma: float) -> Chain:
         return chain
     # Odd reflection keeps the ends where they are.
     padded = np.pad(chain, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
-    return np.asarray(ndimage.gaussian_filter1d(padded, sigma, axis=0, mode="nearest")[reach:-reach])
+    return np.asarray(ndimage.gaussian_filter1d(padded, sigma, axis=0, mode="nearest", radius=reach)[reach:-reach])
 
 
 def distance_to_chains(shape: tuple[int, int], chains: Sequence[Chain], values: Sequence[NDArray[np.float64]]) -> tuple[Field, Field]:

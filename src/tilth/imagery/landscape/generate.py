@@ -32,7 +32,7 @@ class Landscape:
         objects: int32, id 0 to N-1 of the object a pixel belongs to: parcel, building, stand of trees, stretch of road, water body.
         traits: float32 (N, 3) in [0, 1], drawn once an object: tone of its ground, vigour of its plants, age.
         elevation: float32, metres of the ground above an arbitrary zero.
-        height: float32, metres of crowns, crops and roofs above the ground.
+        height: float32, metres of crowns, shrubs, boulders and roofs above the ground.
         moisture: float32 in [0, 1], wetness of the ground.
         rows: float32 in [-1, 1], furrows and wheel tracks of worked fields, 0 elsewhere.
         former: uint8, class that was there before where the use has changed, 255 elsewhere.
@@ -68,7 +68,7 @@ def generate_landscape(config: LandscapeConfig) -> Landscape:
     cover, crown = _plant(config, terrain, parcels, built, ground, farmed)
     surface, cell = _pave(config, terrain, parcels, roads, built, cover)
     objects, traits = _objects(config, surface, cell)
-    former, former_objects = _history(parcels, built, surface, objects)
+    former, former_objects = _history(built, surface, objects)
     height = np.where(class_of_material()[surface] == BUILDING, built.height, crown * (surface == cover))
     return Landscape(
         config=config,
@@ -125,20 +125,18 @@ def _ground(config: LandscapeConfig, terrain: Terrain, parcels: Parcels) -> tupl
 def _plant(
     config: LandscapeConfig, terrain: Terrain, parcels: Parcels, built: Built, ground: NDArray[np.uint8], farmed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], Field]:
-    """Add margins, hedges, single trees and riverside woods; returns the material and the height of plants in metres."""
+    """Add margins, hedges, single trees and riverside woods; returns the material and the height of plants and boulders in metres."""
     random = generator(config.seed, "landscape", config.index, "plants")
-    crown_px = config.pixels(9, 2.4)
-    crowns = spectral_noise(random, config.shape, 2 * crown_px, crown_px, 0.3)
+    crown_px = config.pixels(8, 2.4)
+    crowns = spectral_noise(random, config.shape, 3 * crown_px, 1.5 * crown_px, 0.3)
     chance = rank(crowns)
     thicket = spectral_noise(random, config.shape, 60, 8, 1.0)
 
-    low, high = np.minimum(parcels.block, parcels.neighbour), np.maximum(parcels.block, parcels.neighbour)
-    border = (low * 7919 + high * 104729) % 97 / 97.0
     half_px = config.pixels(3.5, 1.0)
     cover = ground.copy()
     margin = farmed & (parcels.parcel_edge < 0.35 * half_px + 0.3) & (parcels.block % 4 != 0)
     cover[margin | (farmed & (parcels.block_edge < half_px))] = material("meadow")
-    hedge = farmed & (parcels.block_edge < half_px) & (border > 0.66)
+    hedge = farmed & (parcels.block_edge < half_px) & (parcels.border > 0.66)
 
     forest = np.isin(ground, (material("broadleaf"), material("conifer")))
     density = np.where(np.isin(cover, (material("meadow"), material("pasture"), material("shrub"))), 0.015 + 0.10 * (thicket > 1.1), 0.0)
@@ -157,6 +155,8 @@ def _plant(
     height = np.where(tree, np.minimum(tall, 4 + 30 * np.maximum(density - chance, 0)), height)
     height = np.where(cover == material("orchard"), 3.0 * (np.sin(parcels.across * 2 * np.pi / config.pixels(6, 3.2)) > 0), height)
     height = np.where(cover == material("shrub"), 2.0 * (chance < 0.35), height)
+    # Boulders, ledges and heaps of spoil: bare ground is rough where worked soil is furrowed.
+    height = np.where(np.isin(cover, (material("rock"), material("pit"))), 1.8 * np.abs(crowns), height)
     return cover, height.astype(np.float32)
 
 
@@ -164,10 +164,11 @@ def _pave(
     config: LandscapeConfig, terrain: Terrain, parcels: Parcels, roads: Roads, built: Built, cover: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Lay water, tracks, roads and houses over the land; returns the final material and a cell number that splits it into objects."""
+    from scipy import ndimage
+
     surface = cover.copy()
-    border = (np.minimum(parcels.block, parcels.neighbour) * 7919 + np.maximum(parcels.block, parcels.neighbour) * 104729) % 97 / 97.0
     farm = np.isin(class_of_material()[cover], (CROPLAND, GRASSLAND))
-    track = (parcels.block_edge < config.pixels(2.2, 0.9)) & (border < 0.5) & farm & (terrain.slope < 0.3)
+    track = (parcels.block_edge < config.pixels(2.2, 0.9)) & (parcels.border < 0.5) & farm & (terrain.slope < 0.3)
     surface[track & ~built.inside] = material("track")
     surface[terrain.water] = material("water")
     surface[built.street] = material("asphalt")
@@ -177,8 +178,9 @@ def _pave(
     surface[house] = built.roof[house]
     surface[roads.paved] = material("asphalt")
     cell = np.where(house & ~roads.paved, built.lot + int(parcels.parcel.max()) + 2, parcels.parcel + 1)
-    # All water of a scene that hangs together is one object.
-    return surface, np.where(surface == material("water"), 0, cell)
+    # Water that hangs together is one object, wherever parcels would have been.
+    bodies = ndimage.label(surface == material("water"))[0]
+    return surface, np.where(bodies > 0, -bodies, cell)
 
 
 def _objects(config: LandscapeConfig, surface: NDArray[np.uint8], cell: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -190,9 +192,7 @@ def _objects(config: LandscapeConfig, surface: NDArray[np.uint8], cell: NDArray[
     return objects, traits
 
 
-def _history(
-    parcels: Parcels, built: Built, surface: NDArray[np.uint8], objects: NDArray[np.int32]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _history(built: Built, surface: NDArray[np.uint8], objects: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Say what was there before: other uses of parcels, and houses that no longer stand."""
     label = class_of_material()[surface]
     before = np.full(256, NOTHING, np.uint8)

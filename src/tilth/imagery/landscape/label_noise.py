@@ -102,7 +102,7 @@ def shift_boundaries(label: Label, shift_px: float, random: np.random.Generator)
     row, column = np.indices(label.shape)
     row = np.clip(np.rint(row + by_row), 0, label.shape[0] - 1).astype(int)
     column = np.clip(np.rint(column + by_column), 0, label.shape[1] - 1).astype(int)
-    return label[row, column]
+    return np.asarray(label[row, column], np.uint8)
 
 
 def coarsen(label: Label, factor: int) -> Label:

@@ -18,16 +18,16 @@ class Parcels:
 
     Attributes:
         block: id of the block, int64.
-        neighbour: id of the block across the nearest block boundary, int64.
-        block_edge: distance to that boundary in pixels.
+        block_edge: distance to the nearest boundary with another block, in pixels.
+        border: number in [0, 1) that belongs to that boundary, the same on both sides; says what runs along it.
         parcel: id of the parcel, 0 to P-1, int64.
         parcel_edge: distance in pixels to the nearest boundary with another parcel of the block.
         across: coordinate in pixels across the working direction of the block; furrows run where it is constant.
     """
 
     block: NDArray[np.int64]
-    neighbour: NDArray[np.int64]
     block_edge: Field
+    border: Field
     parcel: NDArray[np.int64]
     parcel_edge: Field
     across: Field
@@ -75,8 +75,8 @@ def divide(config: LandscapeConfig) -> Parcels:
 
     return Parcels(
         block=block.reshape(config.shape),
-        neighbour=neighbour.reshape(config.shape),
         block_edge=image(block_edge),
+        border=image((np.minimum(block, neighbour) * 7919 + np.maximum(block, neighbour) * 104729) % 97 / 97),
         parcel=parcel.reshape(config.shape).astype(np.int64),
         parcel_edge=image(np.minimum(from_side, from_end)),
         across=image(across),

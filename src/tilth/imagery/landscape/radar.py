@@ -41,9 +41,8 @@ def observe_radar(landscape: Landscape, bands: list[Band], season: Season, illum
         cross = band.name.upper() in ("VH", "HV")
         power = 10 ** (_backscatter_db(landscape, season, generator(*key, "radar"), cross) / 10) + _double_bounce(landscape, cross)
         footprint = max((band.gsd_m or 0) / landscape.config.gsd_m, 1.0)
-        power = blur(power, 0.55 * footprint)
         speckle = generator(*key, band.name).gamma(looks, 1 / looks, power.shape)
-        seen.append(np.asarray(10 * np.log10(np.maximum(power * speckle, 1e-5)), np.float32))
+        seen.append(np.asarray(10 * np.log10(np.maximum(blur(power, 0.55 * footprint) * speckle, 1e-5)), np.float32))
     return seen
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from tilth.imagery.landscape.config import ScenesConfig
 from tilth.imagery.landscape.generate import generate_landscape
 from tilth.imagery.landscape.label_noise import noisy_labels
-from tilth.imagery.landscape.observe import observe
+from tilth.imagery.landscape.observation import observe
 from tilth.imagery.landscape.scheme import landscape_scheme
 from tilth.imagery.write import write_json, write_raster
 from tilth.seeds import derive
 
-_COLUMNS = 16
 _GAP_PX = 64
+_REACH_M = 400_000
+"""A UTM zone is wide enough for this many metres from west to east."""
 
 
 def write_scenes(folder: str | Path, config: ScenesConfig) -> list[Path]:
@@ -70,12 +71,13 @@ def write_scenes(folder: str | Path, config: ScenesConfig) -> list[Path]:
 def place(config: ScenesConfig, number: int) -> tuple[str, tuple[float, float, float, float, float, float]]:
     """Locate scene ``number``: its UTM CRS and the affine coefficients (a, b, c, d, e, f) from pixel to metres.
 
-    Scenes lie on a grid 16 wide with gaps between them; the seed picks the zone and how far north the grid begins.
+    Scenes lie on a grid at most 16 wide with gaps between them; the seed picks the zone and how far north the grid begins.
     """
     index = config.first + number
     gsd_m = config.landscape(number).gsd_m
     step = (config.size + _GAP_PX) * gsd_m
+    columns = int(min(16, max(1, _REACH_M // step)))
     zone = 1 + derive(config.seed, "zone") % 60
-    north = 4_000_000 + derive(config.seed, "north") % 200 * 10_000 - index // _COLUMNS * step
-    east = 500_000 + (index % _COLUMNS - _COLUMNS / 2) * step
+    north = 4_000_000 + derive(config.seed, "north") % 200 * 10_000 - index // columns * step
+    east = 500_000 + (index % columns - columns / 2) * step
     return f"EPSG:{32600 + zone}", (gsd_m, 0.0, east, 0.0, -gsd_m, north)

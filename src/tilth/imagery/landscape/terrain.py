@@ -52,8 +52,9 @@ def make_terrain(config: LandscapeConfig) -> Terrain:
     order, receiver, filled = drain(coarse)
     chains, widths = _rivers(config, order, receiver, coarse.shape)
     distance, width = distance_to_chains(config.shape, chains, widths)
-    # Banks are not parallel lines: the width wavers.
-    river_distance = (distance - width / 2 * (1 + 0.3 * spectral_noise(random, config.shape, 40, 6))).astype(np.float32)
+    # Banks are not parallel lines: the width wavers, but no river runs dry.
+    waver = np.clip(0.3 * spectral_noise(random, config.shape, 40, 6), -0.4, 0.6)
+    river_distance = (distance - width / 2 * (1 + waver)).astype(np.float32)
     lake = _lakes(config, random, coarse, filled)
     # Rivers run in valleys they have cut themselves.
     reach = 6 + 2 * width

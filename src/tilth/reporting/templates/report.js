@@ -73,7 +73,8 @@ function tickText(value, form) {
 function valueText(value, form) {
   if (form === "percent") return `${minus((value * 100).toFixed(1))}\u202f%`;
   const size = Math.abs(value);
-  return minus(value !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3))));
+  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return minus(value.toExponential(2));
+  return size >= 1000 ? grouped(value) : minus(value === 0 ? "0" : value.toPrecision(3));
 }
 function make(name, attributes, text) {
   const node = document.createElementNS(document.querySelector("svg").namespaceURI, name);
@@ -110,7 +111,7 @@ function enliven(figure) {
     let topValue = Math.max(...values);
     const margin = (topValue - bottomValue) * 0.06 || Math.abs(topValue) * 0.1 || 0.1;
     topValue += margin;
-    if (!(data.zero && bottomValue === 0)) bottomValue -= margin;
+    if (bottomValue !== 0) bottomValue -= margin;
     const down = (value) => height - bottom - (value - bottomValue) / (topValue - bottomValue) * (height - top - bottom);
     axes.replaceChildren();
     for (const value of niceTicks(bottomValue, topValue, 5)) {
@@ -212,6 +213,7 @@ function enliven(figure) {
   buttons.forEach((button, k) => button.addEventListener("click", () => {
     shown[k] = !shown[k];
     button.setAttribute("aria-pressed", String(shown[k]));
+    if (!shown[k]) button.querySelector(".value").textContent = "";
     draw();
   }));
 }

@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from tilth.evaluation.compare import Comparison, compare
+from tilth.sensors import get_sensor
 
 CLASSES = ("building", "road", "vegetation", "water", "bare ground", "unused")
 COLOURS = ((200, 60, 50), (110, 110, 110), (80, 150, 70), (60, 120, 200), (226, 201, 160), (250, 240, 90))
@@ -131,19 +133,24 @@ def make_evaluation(folder: Path, share: float = 0.3, seed: int = 0, tiles: int 
     return folder
 
 
-def make_run(folder: Path, method: str = "s4p", seed: int = 0, steps: int = 600, classes=CLASSES) -> Path:
+def make_run(folder: Path, method: str = "s4p", seed: int = 0, steps: int = 600, classes=CLASSES, finished: bool = True) -> Path:
     """Write a run folder as training leaves it, without weights but with a safetensors header."""
     (folder / "model").mkdir(parents=True)
     rng = np.random.default_rng(seed + 10 * (method == "s4p"))
-    recipe = ["method:", f"  name: {method}", "model: {encoder: resnet18, decoder: unet, pretrained: false}"]
-    recipe += [f"train: {{steps: {steps}, batch_labelled: 8, learning_rate: 0.0003, precision: 32-true}}", "optimiser: {name: adamw}"]
-    recipe += [f"seed: {seed}", f"out: runs/{folder.name}", "catalog: catalog.parquet"]
-    if method == "s4p":
-        recipe[1] += "\n  threshold: 0.95\n  unlabelled_ratio: 2"
-    (folder / "recipe.yaml").write_text("\n".join(recipe) + "\n")
-    environment = {"tilth": "0.1.0", "python": "3.12.4", "torch": "2.7.0", "device": "cpu", "machine": {"cores": 2, "memory_gb": 15.6}}
+    loop = {"steps": steps, "batch_size": 8, "seed": seed, "learning_rate": 0.0003, "schedule": {"kind": "cosine"}, "workers": seed}
+    recipe = {"verb": "pretrain", "labelled": ["catalog.parquet"], "out": f"runs/{folder.name}", "labelled_tiles": 12, "resume": False}
+    recipe |= {"network": {"encoder": "resnet18", "decoder": "unet", "pretrained": False}, "weak": {"size": 256}, "loop": loop}
+    recipe |= {"method": method, "settings": {"threshold": 0.95, "unlabelled_weight": 1.0} if method == "s4p" else {}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    environment = {"python": "3.12.4", "processors": 2, "accelerator": "none", "packages": {"tilth": "0.1.0", "torch": "2.7.0"}}
     (folder / "environment.json").write_text(json.dumps(environment))
-    (folder / "data.json").write_text(json.dumps({"catalog_fingerprint": "cd" * 32, "tiles": 212, "labelled": 12}))
+    stream = {"tiles": 12, "labelled_tiles": 12, "sensor": "rgb", "splits": {"train": 12}, "fingerprint": "cd" * 32}
+    streams = {"labelled": stream}
+    if method == "s4p":
+        streams["unlabelled"] = stream | {"tiles": 188, "fingerprint": "de" * 32}
+    (folder / "data.json").write_text(json.dumps({"streams": streams}))
+    scheme = {"name": "demo", "classes": [{"name": name, "colour": colour} for name, colour in zip(classes, COLOURS, strict=True)]}
+    (folder / "model" / "config.json").write_text(json.dumps({"scheme": scheme}))
     lines = []
     for step in range(2, steps + 1, 2):
         loss = 1.7 * math.exp(-step / 180) + 0.25 + rng.normal(0, 0.05)
@@ -159,12 +166,20 @@ def make_run(folder: Path, method: str = "s4p", seed: int = 0, steps: int = 600,
         if method == "s4p":
             share = 0.85 * (1 - math.exp(-step / 150))
             record |= {"loss_unlabelled": 0.3 * share + rng.normal(0, 0.02), "accepted_share": share, "agreement": 0.7 + 0.2 * share}
-            record |= {f"accepted_share/{name}": min(share * (1.1 - 0.2 * k), 1) for k, name in enumerate(classes)}
+            by_class = [min(share * (1.1 - 0.2 * k), 1) for k in range(len(classes))]
+            record |= {f"accepted_share_class/{k}": value for k, value in enumerate(by_class)}
+            record |= {f"accepted_class/{k}": value / sum(by_class) for k, value in enumerate(by_class)}
+            if step == 100 and seed == 1:
+                lines.append({"step": step, "kind": "warning", "message": "few pseudo-labels of <water> are accepted"})
         lines.append(record)
         if step % 60 == 0:
             score = (0.42 + 0.05 * (method == "s4p")) * (1 - math.exp(-step / 140)) + rng.normal(0, 0.008)
             lines.append({"step": step, "kind": "val", "time_s": step * 0.31, "mIoU": score, "OA": score + 0.3})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        (folder / "finished.json").write_text(
+            json.dumps({"steps": steps, "seconds": steps * 0.32, "skipped_steps": 0, "parameters": 14_328_354})
+        )
     header = json.dumps(
         {
             "encoder.weight": {"dtype": "F32", "shape": [64, 3, 7, 7], "data_offsets": [0, 37632]},
@@ -209,14 +224,24 @@ def make_scene(path: Path, side: int = 200) -> Path:
 
 
 CATALOG = {
-    "name": "dubai",
     "tiles": 212,
     "labelled": 36,
+    "images": 72,
     "splits": {"train": {"tiles": 188, "labelled": 12}, "val": {"tiles": 12, "labelled": 12}, "test": {"tiles": 12, "labelled": 12}},
-    "class_shares": {"building": 0.12, "road": 0.08, "vegetation": 0.31, "water": 0.09, "bare ground": 0.4, "unused": 0.0},
-    "sensor": {"name": "rgb", "bands": [{"name": "red", "gsd_m": 0.5}, {"name": "green", "gsd_m": 0.5}, {"name": "blue", "gsd_m": 0.5}]},
-    "scheme": {"name": "demo_land_cover", "classes": [{"name": n, "colour": list(c)} for n, c in zip(CLASSES, COLOURS, strict=True)]},
-    "licence": "CC-BY-4.0",
-    "source": "synthetic landscapes",
+    "sensors": {"rgb": 212},
+    "label_kinds": {"clean": 36, "none": 176},
+    "sources": {"none": 212},
+    "licences": {"CC-BY-4.0": 212},
+    "sizes": {"512 x 512": 200, "512 x 300": 12},
+    "area_km2": 1.234,
+    "dates": ["2023-05-01", "2024-01-12"],
+    "classes": {
+        "demo_land_cover": [
+            {"name": name, "colour": list(colour), "pixels": int(1000 * share), "share": share, "tiles": 9}
+            for name, colour, share in zip(CLASSES, COLOURS, (0.12, 0.08, 0.31, 0.09, 0.4, 0.0), strict=True)
+        ]
+    },
+    "unreadable_labels": 0,
+    "sensor": get_sensor("rgb").model_dump(mode="json"),
     "fingerprint": "ef" * 32,
 }

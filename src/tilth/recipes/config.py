@@ -1,0 +1,117 @@
+"""What a recipe is: named stages in order, each one verb with its options. Light to import."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+from tilth.config import Config
+from tilth.errors import ConfigError, suggest
+
+_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+
+
+class StageConfig(Config):
+    """One stage, or one for each combination of some values.
+
+    Attributes:
+        name: unique; may hold ``${value}``.
+        verb: words of the command line, such as ``catalog build``.
+        options: options of the verb; strings may hold ``${value}``, and a string that is only ``${value}`` becomes the value itself.
+        each: values to go through, listed or as ``${value}``: the stage is repeated for every combination.
+    """
+
+    name: str = pydantic.Field(min_length=1)
+    verb: str
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    each: dict[str, tuple[Any, ...] | str] = pydantic.Field(default_factory=dict)
+
+
+class RecipeConfig(Config):
+    """A YAML recipe.
+
+    Attributes:
+        name: what to call it.
+        description: what it does, in a sentence or two.
+        values: names that options may refer to as ``${name}``; set from outside with ``values.name=...``. ``out`` is always there.
+        stages: in the order of their work.
+    """
+
+    name: str
+    description: str
+    values: dict[str, Any] = pydantic.Field(default_factory=dict)
+    stages: tuple[StageConfig, ...] = pydantic.Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if "out" in self.values:
+            raise ValueError("values.out cannot be set in a recipe; it is the folder given with --out")
+        return self
+
+
+def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any]) -> list[StageConfig]:
+    """Fill in values and repeat stages.
+
+    Args:
+        recipe: what to expand.
+        out: folder of the recipe's outputs.
+        values: replaces the recipe's own values.
+
+    Returns:
+        Stages without placeholders.
+
+    Raises:
+        ConfigError: a value the recipe does not have, a placeholder without value, a value without content, or two stages of one name.
+    """
+    unknown = [name for name in values if name not in recipe.values]
+    if unknown:
+        raise ConfigError(f"recipe {recipe.name!r} has no value {unknown[0]!r}; {suggest(unknown[0], recipe.values)}")
+    known = {**recipe.values, **values, "out": str(out)}
+    empty = [name for name, value in known.items() if value is None]
+    if empty:
+        raise ConfigError(f"recipe {recipe.name!r} needs a value for {empty[0]!r}; give values.{empty[0]}=...")
+    # Values may refer to each other, one level deep.
+    known = {name: _fill(value, known, f"values.{name}") for name, value in known.items()}
+    stages = [done for stage in recipe.stages for done in _repeat(stage, known)]
+    names = [stage.name for stage in stages]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"recipe {recipe.name!r}: two stages are called {twice[0]!r}; put a value of 'each' into the name")
+    return stages
+
+
+def _repeat(stage: StageConfig, known: Mapping[str, Any]) -> Iterator[StageConfig]:
+    lists = [_fill(values, known, f"stage {stage.name!r}") for values in stage.each.values()]
+    for name, values in zip(stage.each, lists, strict=True):
+        if not isinstance(values, list):
+            raise ConfigError(f"stage {stage.name!r}: each.{name} must be a list, got {values!r}")
+    for combination in itertools.product(*lists):
+        here = {**known, **dict(zip(stage.each, combination, strict=True))}
+        place = f"stage {stage.name!r}"
+        yield StageConfig(name=str(_fill(stage.name, here, place)), verb=stage.verb, options=_fill(stage.options, here, place))
+
+
+def _fill(node: Any, known: Mapping[str, Any], place: str) -> Any:
+    """Replace placeholders in nested values; inside a list, a value that is itself a list is spliced in."""
+    if isinstance(node, Mapping):
+        return {str(_fill(key, known, place)): _fill(value, known, place) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        items: list[Any] = []
+        for item in node:
+            filled = _fill(item, known, place)
+            items += filled if isinstance(filled, list) and isinstance(item, str) else [filled]
+        return items
+    if not isinstance(node, str):
+        return node
+    for name in _PLACEHOLDER.findall(node):
+        if name not in known:
+            raise ConfigError(f"{place}: no value {name!r} for {node!r}; {suggest(name, known)}")
+    whole = _PLACEHOLDER.fullmatch(node)
+    if whole:
+        return known[whole.group(1)]
+    return _PLACEHOLDER.sub(lambda match: str(known[match.group(1)]), node)

@@ -1,0 +1,124 @@
+"""``tilth catalog build|check|split|show``: from imagery on disk to a table of tiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pydantic
+
+from tilth.catalog.config import BuildConfig, SplitConfig
+from tilth.config import Config
+from tilth.verbs.console import Console
+from tilth.verbs.registry import Result, verb
+
+_LISTED_FINDINGS = 20
+"""Findings shown on the terminal; the report file holds them all."""
+
+
+class CatalogBuildOptions(BuildConfig):
+    """Options of ``tilth catalog build``."""
+
+    inputs: tuple[str, ...] = pydantic.Field(min_length=1, json_schema_extra={"positional": True}, description="folders or files of images")
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+
+class CatalogCheckOptions(Config):
+    """Options of ``tilth catalog check``."""
+
+    catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to check")
+    pixels: bool = pydantic.Field(True, description="read every pixel, not only headers")
+    out: Path | None = pydantic.Field(None, description="JSON file for all findings")
+    clean: Path | None = pydantic.Field(None, description="catalog file for the tiles without an error")
+
+
+class CatalogSplitOptions(SplitConfig):
+    """Options of ``tilth catalog split``."""
+
+    catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to split")
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+
+class CatalogShowOptions(Config):
+    """Options of ``tilth catalog show``."""
+
+    catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to show")
+    out: Path | None = pydantic.Field(None, description="contact sheet to write, .png")
+    count: int = pydantic.Field(24, ge=1, le=400, description="tiles on the contact sheet")
+    seed: int = pydantic.Field(0, description="another seed shows other tiles")
+    labels: bool = pydantic.Field(True, description="count classes, which reads every label")
+
+
+@verb("catalog build", CatalogBuildOptions)
+def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
+    """Make a catalog of folders of imagery: scenes, image and mask pairs, or unlabelled images."""
+    from tilth.catalog.build import build_catalog
+    from tilth.catalog.discover import Problem
+    from tilth.catalog.table import Catalog
+
+    problems: list[Problem] = []
+    catalog: Catalog = build_catalog(options, problems=problems, progress=lambda done, total: console.status(f"reading headers {done}/{total}"))
+    for problem in problems:
+        console.warn(f"left out {problem.file}: {problem.reason}")
+    catalog.save(options.out)
+    splits = ", ".join(f"{name or 'no split'} {count}" for name, count in catalog.counts("split").items())
+    return Result(
+        summary=(f"{len(catalog)} tiles, {len(catalog.labelled())} with labels ({splits}); {len(problems)} files left out",),
+        outputs={"catalog": options.out},
+        values={"tiles": len(catalog), "labelled": len(catalog.labelled()), "left_out": len(problems)},
+    )
+
+
+@verb("catalog check", CatalogCheckOptions)
+def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
+    """Find damaged files, mismatches, wrong label values, empty tiles and overlapping splits."""
+    from tilth.catalog.check import check_catalog
+    from tilth.catalog.table import Catalog
+    from tilth.imagery.write import write_json
+
+    catalog = Catalog.open(options.catalog)
+    report = check_catalog(catalog, pixels=options.pixels, progress=lambda done, total: console.status(f"checking tile {done}/{total}"))
+    shown = [str(finding) for finding in report.findings[:_LISTED_FINDINGS]]
+    if len(report.findings) > len(shown):
+        shown.append(f"... and {len(report.findings) - len(shown)} more; --out FILE.json keeps them all")
+    outputs = {}
+    if options.out is not None:
+        write_json(options.out, json.loads(report.to_json()))
+        outputs["findings"] = options.out
+    if options.clean is not None:
+        report.sound(catalog).save(options.clean)
+        outputs["catalog"] = options.clean
+    return Result(
+        summary=(*shown, f"{report.tiles} tiles in {report.files} files: {len(report.errors)} errors, {len(report.warnings)} warnings"),
+        outputs=outputs,
+        values={"errors": len(report.errors), "warnings": len(report.warnings)},
+        exit_code=0 if report.ok or options.clean is not None else 1,
+    )
+
+
+@verb("catalog split", CatalogSplitOptions)
+def catalog_split(options: CatalogSplitOptions, console: Console) -> Result:
+    """Divide tiles into spatially blocked splits, and rank training labels into nested subsets."""
+    from tilth.catalog.split import split_catalog
+    from tilth.catalog.table import Catalog
+
+    catalog = Catalog.open(options.catalog)
+    done = split_catalog(catalog, options, progress=lambda done, total: console.status(f"reading labels {done}/{total}"))
+    done.save(options.out)
+    rows = [f"{name or 'no split'}: {len(part)} tiles, {len(part.labelled())} with labels" for name in done.counts("split") for part in [done.filter(split=name)]]
+    return Result(summary=tuple(rows), outputs={"catalog": options.out}, values={str(name): count for name, count in done.counts("split").items()})
+
+
+@verb("catalog show", CatalogShowOptions)
+def catalog_show(options: CatalogShowOptions, console: Console) -> Result:
+    """Say in plain words what a catalog holds, and draw a contact sheet."""
+    from tilth.catalog.show import contact_sheet
+    from tilth.catalog.summary import format_summary, summarise
+    from tilth.catalog.table import Catalog
+
+    catalog = Catalog.open(options.catalog)
+    summary = summarise(catalog, labels=options.labels, progress=lambda done, total: console.status(f"reading labels {done}/{total}"))
+    outputs = {}
+    if options.out is not None:
+        outputs["contact sheet"] = contact_sheet(catalog, options.out, count=options.count, seed=options.seed)
+    return Result(summary=tuple(format_summary(summary).splitlines()), outputs=outputs, values=summary)

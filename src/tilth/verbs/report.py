@@ -1,0 +1,94 @@
+"""``tilth report``: runs, scores, comparisons and maps on one self-contained page."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from tilth.config import Config
+from tilth.errors import MissingFileError
+from tilth.verbs.console import Console
+from tilth.verbs.registry import Result, verb
+
+
+class MapOption(Config):
+    """One map to show, and the scene it was made from."""
+
+    path: Path = pydantic.Field(description="map of class ids")
+    scene: Path | None = pydantic.Field(None, description="picture of the same ground")
+    name: str | None = pydantic.Field(None, description="what to call it")
+
+
+class ReportOptions(Config):
+    """Options of ``tilth report``."""
+
+    out: Path = pydantic.Field(description="page to write, .html")
+    title: str = pydantic.Field("tilth report", description="heading of the page")
+    runs: tuple[str, ...] = pydantic.Field((), description="run folders; may be patterns such as runs/*")
+    evaluations: tuple[str, ...] = pydantic.Field((), description="evaluation folders, the most important first; may be patterns")
+    comparisons: tuple[Path, ...] = pydantic.Field((), description="comparison folders or files; the first gives the headline")
+    maps: tuple[MapOption, ...] = pydantic.Field((), description="maps to show")
+    catalog: Path | None = pydantic.Field(None, description="catalog to summarise")
+    commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
+    note: str | None = pydantic.Field(None, description="line under the title")
+    galleries: int = pydantic.Field(2, ge=0, description="evaluations whose pictures are embedded")
+
+
+@verb("report", ReportOptions)
+def report(options: ReportOptions, console: Console) -> Result:
+    """Write one offline page: what was done, data, curves, scores, pictures, maps, cost, how to repeat it."""
+    from tilth.reporting.inputs import MapInput, ReportInput
+    from tilth.reporting.render import build_report
+
+    inputs = ReportInput(
+        title=options.title,
+        runs=_folders(options.runs),
+        evaluations=_folders(options.evaluations),
+        comparisons=options.comparisons,
+        maps=[MapInput(item.path, item.scene, item.name) for item in options.maps],
+        catalog=None if options.catalog is None else _summary(options.catalog),
+        commands=options.commands,
+        note=options.note,
+        galleries=options.galleries,
+    )
+    return Result(outputs={"report": build_report(inputs, options.out)})
+
+
+def _folders(patterns: tuple[str, ...]) -> list[str]:
+    """Replace patterns by the folders they match, in order of name with numbers in order of size; each folder once."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matches = sorted(glob.glob(pattern), key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
+        if glob.has_magic(pattern) and not matches:
+            raise MissingFileError(f"{pattern}: nothing matches this pattern; name folders that exist")
+        found |= dict.fromkeys(matches or [pattern])
+    return list(found)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What the report says of a catalog."""
+    from tilth.catalog.summary import summarise
+    from tilth.catalog.table import Catalog
+
+    catalog = Catalog.open(path)
+    found = summarise(catalog)
+    schemes = list(found["classes"])
+    shown: dict[str, Any] = {
+        "name": path.stem,
+        **{key: found[key] for key in ("tiles", "labelled", "splits", "label_kinds")},
+        "source": ", ".join(found["sources"]),
+        "licence": ", ".join(found["licences"]),
+        "fingerprint": catalog.fingerprint(),
+    }
+    if len(found["sensors"]) == 1:
+        shown["sensor"] = catalog.sensor().model_dump(mode="json")
+    if len(schemes) == 1:
+        shown["scheme"] = catalog.schemes[schemes[0]].model_dump(mode="json")
+        shown["class_shares"] = {item["name"]: item["share"] for item in found["classes"][schemes[0]]}
+    if found["area_km2"] is not None:
+        shown["area_km2"] = round(found["area_km2"], 3)
+    return shown
