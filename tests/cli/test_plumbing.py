@@ -280,7 +280,7 @@ def test_help_of_a_verb_shows_what_can_be_typed(capsys, monkeypatch):
         "--careful / --no-careful [default: yes]",
         "Settings (key=value):",
         "optimiser.rate=NUMBER base learning rate [default: 0.2]",
-        "steps of rise. [default: 10]",
+        "steps of rise [default: 10]",
     ):
         assert expected in lines
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from tilth.cli import help as pages
 from tilth.cli.fields import Field, fields_of
 from tilth.config import read_yaml
-from tilth.errors import UsageError, suggest
+from tilth.errors import ConfigError, UsageError, suggest
 from tilth.verbs import registry
 from tilth.verbs.registry import Verb
 
@@ -46,7 +46,11 @@ class VerbCommand(click.Command):
         # A wrong value is named as it was typed; one that came from the file keeps the file's key.
         names = {field.key: field.shown for field in self.fields if field.key in typed or field.key not in values}
         source = f"{file} and the command line" if file else "command line"
-        options = self.verb.options.parse(values | typed, overrides, source=source, names=names)
+        try:
+            options = self.verb.options.parse(values | typed, overrides, source=source, names=names)
+        except ConfigError as error:
+            hint = f"; see {ctx.command_path} --help" if "missing " in str(error) else ""
+            raise ConfigError(f"{error}{hint}") from None
         return self.verb.run(options, ctx.obj)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

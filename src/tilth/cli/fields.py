@@ -92,7 +92,7 @@ def _make(key: str, role: Role, shown: str, info: FieldInfo, default: Any, note:
         role=role,
         shown=shown,
         metavar=" ".join([metavar] * length) if length > 1 else metavar,
-        description=" ".join((info.description or note).replace("``", "").split()),
+        description=_plain(info.description or note),
         default=show(default),
         required=info.is_required(),
         flag=kinds == [bool] and not repeated and role == "option",
@@ -103,6 +103,11 @@ def _make(key: str, role: Role, shown: str, info: FieldInfo, default: Any, note:
         # A value that may be a number or a word is read as YAML reads it, so that 5 is a number and 5% is a word.
         readable=len(kinds) > 1 and any(kind in (int, float, bool) for kind in kinds),
     )
+
+
+def _plain(text: str) -> str:
+    """Make one line of a description: no markup, no final dot, and "none" as it is typed."""
+    return re.sub(r"\bNone\b", "null", " ".join(text.replace("``", "").split())).removesuffix(".")
 
 
 def _settings(path: str, info: FieldInfo, default: Any, note: str, above: tuple[type, ...]) -> Iterator[Field]:
@@ -136,6 +141,8 @@ def show(value: Any) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={item}" for name, item in value.items())
     if isinstance(value, (tuple, list)):
         return None if any(isinstance(item, Config) for item in value) else ", ".join(str(item) for item in value)
     return str(value)

@@ -52,10 +52,9 @@ def write_verb(page: click.HelpFormatter, command: str, verb: Verb[Any], fields:
     words = [_argument_word(field) for field in arguments]
     words += [f"{field.shown} {field.metavar}" for field in options if field.required]
     page.write_usage(command, " ".join([*words, "[OPTIONS]", *(["[key.sub=value ...]"] if settings else [])]))
-    page.write_paragraph()
     for paragraph in _PYTHON_SECTIONS.split(verb.__doc__ or "")[0].strip().split("\n\n"):
-        page.write_text(" ".join(paragraph.split()))
         page.write_paragraph()
+        page.write_text(" ".join(paragraph.split()))
     if arguments:
         with page.section("Arguments"):
             page.write_dl([(field.shown, _note(field)) for field in arguments])
@@ -63,7 +62,7 @@ def write_verb(page: click.HelpFormatter, command: str, verb: Verb[Any], fields:
         page.write_dl([(_option_word(field), _note(field)) for field in options] + list(COMMON_ROWS))
     if settings:
         with page.section("Settings (key=value)"):
-            page.write_dl([(f"{field.shown}={field.metavar}", _note(field)) for field in settings])
+            page.write_dl([(_setting_word(field), _note(field)) for field in settings])
 
 
 def _argument_word(field: Field) -> str:
@@ -75,6 +74,15 @@ def _option_word(field: Field) -> str:
     if field.flag:
         return f"{field.shown} / --no-{field.shown.removeprefix('--')}"
     return f"{field.shown} {field.metavar}"
+
+
+def _setting_word(field: Field) -> str:
+    """A setting as it is typed: values of a mapping have names of their own, lists are written as YAML writes them."""
+    if field.metavar == "MAPPING":
+        return f"{field.shown}.NAME=VALUE"
+    if field.length > 1:
+        return f"{field.shown}=[{field.metavar.replace(' ', ', ')}]"
+    return f"{field.shown}=[{field.metavar}, ...]" if field.repeated else f"{field.shown}={field.metavar}"
 
 
 def _note(field: Field) -> str:

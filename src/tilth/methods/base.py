@@ -75,6 +75,9 @@ class Method(ABC):
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.count: Callable[[Tensor], Tensor] = lambda count: count
 
+    def check(self) -> None:
+        """Refuse settings that the run cannot serve; called before the first step, when the loop has set all attributes."""
+
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Losses:
         """Compute the losses of one step; the network is in training mode and nothing else may change its state."""

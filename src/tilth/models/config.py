@@ -18,9 +18,13 @@ Decoder = Literal["unet", "fpn", "deeplabv3plus", "upernet"]
 class NetworkConfig(Config):
     """Which network: a timm encoder and a segmentation-models-pytorch decoder."""
 
-    encoder: str = pydantic.Field("resnet18", description="name of a timm model that yields feature maps, such as resnet50 or convnext_tiny")
+    encoder: str = pydantic.Field(
+        "resnet18", description="name of a timm model that yields feature maps, such as resnet50 or convnext_tiny"
+    )
     decoder: Decoder = pydantic.Field("unet", description="decoder of segmentation-models-pytorch")
-    pretrained: bool = pydantic.Field(False, description="start the encoder from timm's published weights; needs a network or a filled cache")
+    pretrained: bool = pydantic.Field(
+        False, description="start the encoder from timm's published weights; needs a network or a filled cache"
+    )
     options: dict[str, Any] = pydantic.Field(
         default_factory=dict, description="further options of the decoder, such as decoder_channels for unet or decoder_dropout for fpn"
     )

@@ -50,11 +50,15 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
             **config.options,
         )
     except (TypeError, KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {error}") from None
+        raise ConfigError(
+            f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {error}"
+        ) from None
     except (RuntimeError, OSError) as error:
         if not config.pretrained:
             raise ConfigError(f"network: {config.encoder} gives no feature maps that {config.decoder} can use: {error}") from None
-        raise RunError(f"network: weights of {config.encoder!r} could not be fetched ({error}); set network.pretrained=false or fill the cache") from None
+        raise RunError(
+            f"network: weights of {config.encoder!r} could not be fetched ({error}); set network.pretrained=false or fill the cache"
+        ) from None
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network: {config.decoder!r} built {type(network).__name__}, not a network")
     return network

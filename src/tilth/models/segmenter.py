@@ -126,7 +126,9 @@ class Segmenter(nn.Module):
             place = place / "model"
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (place / name).is_file():
-                raise MissingFileError(f"{place}: not a model folder, {name} is missing; give a folder that tilth pretrain or finetune wrote")
+                raise MissingFileError(
+                    f"{place}: not a model folder, {name} is missing; give a folder that tilth pretrain or finetune wrote"
+                )
         config = _read_config(place / CONFIG_FILE)
         network = config.network.model_copy(update={"pretrained": False})
         model = cls(config, build_network(network, len(config.sensor), len(config.scheme)))
@@ -135,7 +137,9 @@ class Segmenter(nn.Module):
         except (SafetensorError, OSError) as error:
             raise UnreadableFileError(f"{place / WEIGHTS_FILE}: damaged weights: {error}") from None
         except RuntimeError as error:
-            raise UnreadableFileError(f"{place}: the weights do not fit the network of {CONFIG_FILE}: {' '.join(str(error).split())[:300]}") from None
+            raise UnreadableFileError(
+                f"{place}: the weights do not fit the network of {CONFIG_FILE}: {' '.join(str(error).split())[:300]}"
+            ) from None
         return model.to(device).eval()
 
 
@@ -164,8 +168,9 @@ def _read_config(file: Path) -> SegmenterConfig:
         raise UnreadableFileError(f"{file}: not JSON: {error}") from None
     if not isinstance(tree, dict) or tree.get("model_type") != "tilth-segmenter":
         raise UnreadableFileError(f"{file}: not a tilth model; expected model_type 'tilth-segmenter'")
-    if tree.get("schema_version", 0) > MODEL_SCHEMA_VERSION:
-        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {tree['schema_version']}, this one reads {MODEL_SCHEMA_VERSION}); upgrade")
+    version = tree.get("schema_version", MODEL_SCHEMA_VERSION)
+    if isinstance(version, int) and version > MODEL_SCHEMA_VERSION:
+        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {version}, this one reads {MODEL_SCHEMA_VERSION}); upgrade")
     try:
         return SegmenterConfig.model_validate(tree)
     except pydantic.ValidationError as error:

@@ -13,7 +13,9 @@ import pydantic
 from tilth.config import Config
 from tilth.errors import ConfigError, suggest
 
-_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+# A stage's name is the name of a file, its stamp.
+_NAME = re.compile(r"[\w.+@= -]+")
 
 
 class StageConfig(Config):
@@ -38,7 +40,8 @@ class RecipeConfig(Config):
     Attributes:
         name: what to call it.
         description: what it does, in a sentence or two.
-        values: names that options may refer to as ``${name}``; set from outside with ``values.name=...``. ``out`` is always there.
+        values: names that options and other values may refer to as ``${name}``; set from outside with ``values.name=...``; null for one
+            that has to be given. ``out`` is always there.
         stages: in the order of their work.
     """
 
@@ -49,8 +52,8 @@ class RecipeConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
-        if "out" in self.values:
-            raise ValueError("values.out cannot be set in a recipe; it is the folder given with --out")
+        if "out" in self.values or any("out" in stage.each for stage in self.stages):
+            raise ValueError("'out' cannot be a value of a recipe; it is the folder given with --out")
         return self
 
 
@@ -66,33 +69,49 @@ def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any]) -> list[S
         Stages without placeholders.
 
     Raises:
-        ConfigError: a value the recipe does not have, a placeholder without value, a value without content, or two stages of one name.
+        ConfigError: a value the recipe does not have, a placeholder without value, a value without content, values that refer to each
+            other in a circle, nothing to repeat a stage for, or two stages of one name.
     """
     unknown = [name for name in values if name not in recipe.values]
     if unknown:
         raise ConfigError(f"recipe {recipe.name!r} has no value {unknown[0]!r}; {suggest(unknown[0], recipe.values)}")
-    known = {**recipe.values, **values, "out": str(out)}
-    empty = [name for name, value in known.items() if value is None]
+    given = {**recipe.values, **values, "out": str(out)}
+    empty = [name for name, value in given.items() if value is None]
     if empty:
-        raise ConfigError(f"recipe {recipe.name!r} needs a value for {empty[0]!r}; give values.{empty[0]}=...")
-    # Values may refer to each other, one level deep.
-    known = {name: _fill(value, known, f"values.{name}") for name, value in known.items()}
+        raise ConfigError(f"recipe {recipe.name!r} needs a value for {', '.join(map(repr, empty))}; give values.{empty[0]}=...")
+    known = _resolve(given)
     stages = [done for stage in recipe.stages for done in _repeat(stage, known)]
     names = [stage.name for stage in stages]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"recipe {recipe.name!r}: two stages are called {twice[0]!r}; put a value of 'each' into the name")
+    wrong = [name for name in names if not _NAME.fullmatch(name)]
+    if wrong:
+        raise ConfigError(f"recipe {recipe.name!r}: stage name {wrong[0]!r}: use letters, digits and . _ - + @ = only")
     return stages
 
 
+def _resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in values that refer to other values."""
+    known = dict(given)
+    # A chain is at most as long as there are values; what still changes then goes in a circle.
+    for _ in range(len(known) + 1):
+        filled = {name: _fill(value, known, f"values.{name}") for name, value in known.items()}
+        if filled == known:
+            return known
+        known = filled
+    circle = next(name for name, value in known.items() if value != _fill(value, known, f"values.{name}"))
+    raise ConfigError(f"values.{circle} refers to itself; break the circle of ${{...}}")
+
+
 def _repeat(stage: StageConfig, known: Mapping[str, Any]) -> Iterator[StageConfig]:
-    lists = [_fill(values, known, f"stage {stage.name!r}") for values in stage.each.values()]
+    place = f"stage {stage.name!r}"
+    lists = [_fill(values, known, place) for values in stage.each.values()]
     for name, values in zip(stage.each, lists, strict=True):
-        if not isinstance(values, list):
-            raise ConfigError(f"stage {stage.name!r}: each.{name} must be a list, got {values!r}")
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{place}: each.{name} must be a list with at least one value, such as [0, 1], got {values!r}")
     for combination in itertools.product(*lists):
         here = {**known, **dict(zip(stage.each, combination, strict=True))}
-        place = f"stage {stage.name!r}"
         yield StageConfig(name=str(_fill(stage.name, here, place)), verb=stage.verb, options=_fill(stage.options, here, place))
 
 
@@ -108,10 +127,12 @@ def _fill(node: Any, known: Mapping[str, Any], place: str) -> Any:
         return items
     if not isinstance(node, str):
         return node
+    whole = _PLACEHOLDER.fullmatch(node)
     for name in _PLACEHOLDER.findall(node):
         if name not in known:
             raise ConfigError(f"{place}: no value {name!r} for {node!r}; {suggest(name, known)}")
-    whole = _PLACEHOLDER.fullmatch(node)
+        if not whole and isinstance(known[name], list | tuple | Mapping):
+            raise ConfigError(f"{place}: {name!r} in {node!r} is {known[name]!r}, not one value; go through it with 'each'")
     if whole:
         return known[whole.group(1)]
     return _PLACEHOLDER.sub(lambda match: str(known[match.group(1)]), node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import pydantic
 
 from tilth.config import Config
-from tilth.errors import ConfigError, TilthError, suggest
-from tilth.recipes.config import RecipeConfig, StageConfig, expand
+from tilth.errors import ConfigError, InterruptedRunError, TilthError, suggest
+from tilth.recipes import plan
+from tilth.recipes.config import RecipeConfig, expand
 from tilth.verbs.console import Console
-from tilth.verbs.registry import Result, Verb, load, targets, verb
+from tilth.verbs.registry import Result, verb
 
 
 class RunOptions(Config):
@@ -23,7 +24,7 @@ class RunOptions(Config):
     recipe: str = pydantic.Field(json_schema_extra={"positional": True}, description="YAML file, or the name of a shipped recipe")
     out: Path = pydantic.Field(description="folder for everything the recipe makes")
     values: dict[str, Any] = pydantic.Field(default_factory=dict, description="values of the recipe, such as values.data=FOLDER")
-    dry_run: bool = pydantic.Field(False, description="only list the stages, and which of them are finished")
+    dry_run: bool = pydantic.Field(False, description="only list the stages: which are finished, which are to be done and why")
 
 
 class DemoOptions(Config):
@@ -35,24 +36,33 @@ class DemoOptions(Config):
 
 @verb("run", RunOptions)
 def run(options: RunOptions, console: Console) -> Result:
-    """Do the stages of a recipe in order; finished ones are skipped, an interrupted training goes on."""
+    """Do the stages of a recipe in order; finished ones are skipped.
+
+    A stage is done again when its options, an input or an output changed, and so is every stage that reads what it makes. A training
+    that was interrupted goes on. A run that would have to be replaced stops the recipe before anything is done.
+    """
     recipe = load_recipe(options.recipe)
-    stages = expand(recipe, options.out, options.values)
-    verbs = {stage.verb: _find_verb(stage) for stage in stages}
+    # "." has no name that paths below it would begin with.
+    out = options.out if options.out.name else options.out.resolve()
+    tasks = plan.prepare(expand(recipe, out, options.values), out)
+    standings = plan.survey(tasks)
     if options.dry_run:
-        return Result(summary=tuple(f"{stage.name}: tilth {stage.verb}" for stage in stages))
+        return Result(summary=plan.listed(tasks, standings), values={"to_do": _names(tasks, standings, finished=False)})
+    plan.refuse_blocked(standings)
     outputs: dict[str, Path] = {}
     began = time.perf_counter()
-    for number, stage in enumerate(stages, start=1):
-        console.say(f"[{number}/{len(stages)}] {stage.name}: tilth {stage.verb}")
-        outputs |= _do(stage, verbs[stage.verb], options.out / "stages" / f"{stage.name}.json", console)
+    for number, (task, standing) in enumerate(zip(tasks, standings, strict=True), start=1):
+        console.say(f"[{number}/{len(tasks)}] {task.stage.name}: tilth {task.verb.name}")
+        outputs |= _do(task, standing, console)
     shown = {name: path for name, path in outputs.items() if path.suffix in {".html", ".tif"}} or outputs
-    return Result(summary=(f"{recipe.name}: {len(stages)} stages in {time.perf_counter() - began:.0f} s",), outputs=shown)
+    done, skipped = (_names(tasks, standings, finished=finished) for finished in (False, True))
+    took = f"{len(done)} done, {len(skipped)} finished before, in {time.perf_counter() - began:.0f} s"
+    return Result(summary=(f"{recipe.name}: {len(tasks)} stages, {took}",), outputs=shown, values={"done": done, "skipped": skipped})
 
 
 @verb("demo", DemoOptions)
 def demo(options: DemoOptions, console: Console) -> Result:
-    """Go the whole way on embedded data: scenes, catalog, training with and without unlabelled tiles, map, report."""
+    """Go the whole way on synthetic scenes: catalog, trainings, scores, map, report."""
     return run.run(RunOptions(recipe="demo", out=options.out, values=options.values), console)
 
 
@@ -83,37 +93,31 @@ def _shipped() -> Iterator[tuple[str, Any]]:
             yield item.name.removesuffix(".yaml"), item
 
 
-def _find_verb(stage: StageConfig) -> Verb[Any]:
-    if stage.verb not in targets() or stage.verb in {"run", "demo"}:
-        raise ConfigError(f"stage {stage.name!r}: no verb {stage.verb!r}; {suggest(stage.verb, set(targets()) - {'run', 'demo'})}")
-    return load(stage.verb)
+def _names(tasks: Sequence[plan.Task], standings: Sequence[plan.Standing], finished: bool) -> list[str]:
+    return [task.stage.name for task, standing in zip(tasks, standings, strict=True) if standing.finished == finished]
 
 
-def _do(stage: StageConfig, found: Verb[Any], stamp: Path, console: Console) -> Mapping[str, Path]:
+def _do(task: plan.Task, standing: plan.Standing, console: Console) -> Mapping[str, Path]:
     """Do one stage, unless it is finished."""
-    from tilth.recipes.stamps import is_finished, read_stamp, stage_fingerprint, write_stamp
+    from tilth.recipes import stamps
 
-    options = found.options.parse(stage.options, source=f"stage {stage.name!r}")
-    fingerprint = stage_fingerprint(stage.verb, options.model_dump(mode="json"))
-    if is_finished(stamp, fingerprint):
+    if standing.finished:
         console.say("    finished before, skipped")
-        return {name: Path(path) for name, path in (read_stamp(stamp) or {})["outputs"].items()}
+        return stamps.stamped_outputs(stamps.read_stamp(task.stamp) or {"outputs": {}}, task.out)
+    if standing.reason:
+        console.say(f"    {standing.reason}")
+    made_from = task.made_from()
+    stamps.write_begun(task.stamp, made_from)
     began = time.perf_counter()
-    result = found.run(_resumed(options), console)
+    try:
+        result = task.verb.run(plan.resumed(task), console)
+    except InterruptedRunError as error:
+        where = str(error).partition(";")[0]
+        raise InterruptedRunError(f"stage {task.stage.name!r} {where}; the same command goes on from there") from None
     console.close()
     for line in result.summary:
         console.say(f"    {line}")
     if result.exit_code:
-        raise TilthError(f"stage {stage.name!r} ended with a finding that stops the recipe; see the lines above")
-    write_stamp(stamp, fingerprint, result.outputs, time.perf_counter() - began)
+        raise TilthError(f"stage {task.stage.name!r} found what must not be; see the lines above, then run the same command again")
+    stamps.write_finished(task.stamp, made_from, result.outputs, time.perf_counter() - began, task.out)
     return result.outputs
-
-
-def _resumed(options: Config) -> Config:
-    """Let a training that was interrupted go on."""
-    if "resume" not in type(options).model_fields:
-        return options
-    from tilth.training.run import Run
-
-    folder = Run(options.out)  # type: ignore[attr-defined]  # every options class with resume has out
-    return options.model_copy(update={"resume": folder.checkpoint.is_file() and not folder.finished})

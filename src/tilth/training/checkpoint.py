@@ -44,17 +44,20 @@ def load_checkpoint(path: Path) -> Any:
             if int(header.get("version", 0)) != CHECKPOINT_VERSION or "state" not in header:
                 raise UnreadableFileError(f"{path}: checkpoint version {header.get('version')}, this tilth reads {CHECKPOINT_VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (SafetensorError, OSError) as error:
+        return _attach(json.loads(header["state"]), tensors)
+    except UnreadableFileError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UnreadableFileError(f"{path}: damaged checkpoint: {error}") from None
-    return _attach(json.loads(header["state"]), tensors)
 
 
 def _detach(node: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Replace tensors by references; keep the type of dictionary keys, which JSON would turn into strings."""
     if isinstance(node, torch.Tensor):
-        # A copy, because tensors that share memory cannot be stored twice.
-        tensors[path] = node.detach().to("cpu", copy=True).contiguous()
-        return {_TENSOR: path}
+        # Numbered, because paths of keys that contain "/" may coincide. A copy, because tensors that share memory cannot be stored twice.
+        name = f"{len(tensors)}{path}"
+        tensors[name] = node.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
     if isinstance(node, Mapping):
         return {"map": [[key, _detach(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
     if isinstance(node, list | tuple):

@@ -16,7 +16,9 @@ class ScheduleConfig(Config):
     warmup_steps: int = pydantic.Field(0, ge=0, description="steps of linear rise from 0 to the base rate; S5 uses none")
     final_share: float = pydantic.Field(0.0, ge=0, le=1, description="share of the base rate left at the end (cosine, poly)")
     power: float = pydantic.Field(0.9, gt=0, description="exponent of poly")
-    milestones: tuple[float, ...] = pydantic.Field((0.6, 0.9), description="shares of the run after which step multiplies the rate by factor")
+    milestones: tuple[float, ...] = pydantic.Field(
+        (0.6, 0.9), description="shares of the run after which step multiplies the rate by factor"
+    )
     factor: float = pydantic.Field(0.1, gt=0, lt=1, description="multiplier of step and plateau")
     patience: int = pydantic.Field(5, ge=1, description="validations without a better score before plateau multiplies the rate")
 
@@ -25,22 +27,31 @@ class LoopConfig(Config):
     """How long, how fast and on what a run trains."""
 
     steps: int = pydantic.Field(1000, ge=1, description="optimiser steps")
-    batch_size: int = pydantic.Field(8, ge=1, description="tiles of each stream in one optimiser step, over all devices and accumulation steps")
+    batch_size: int = pydantic.Field(
+        8, ge=1, description="tiles of each stream in one optimiser step, over all devices and accumulation steps"
+    )
     accumulate: int = pydantic.Field(1, ge=1, description="forward and backward passes per optimiser step")
     seed: int = pydantic.Field(0, ge=0, description="everything random in the run is a function of this")
-    learning_rate: float = pydantic.Field(1e-3, gt=0, description="base rate; S5 uses 2e-5 for ViT and 6e-5 for ResNet and Swin with published weights")
+    learning_rate: float = pydantic.Field(
+        1e-3, gt=0, description="base rate; S5 uses 2e-5 for ViT and 6e-5 for ResNet and Swin with published weights"
+    )
     weight_decay: float = pydantic.Field(0.01, ge=0, description="AdamW weight decay (S5: 0.01)")
     betas: tuple[float, float] = pydantic.Field((0.9, 0.999), description="AdamW betas (S5)")
     no_decay: Literal["standard", "official"] = pydantic.Field(
-        "standard", description="exempt from decay: all vectors, embeddings and position tables; 'official' matches names as the S5 program does"
+        "standard",
+        description="exempt from decay: all vectors, embeddings and position tables; 'official' matches names as the S5 program does",
     )
     schedule: ScheduleConfig = pydantic.Field(default_factory=ScheduleConfig, description="learning-rate schedule")
     clip_norm: float | None = pydantic.Field(None, gt=0, description="largest gradient norm; S5 does not clip")
-    max_skipped_steps: int = pydantic.Field(20, ge=0, description="steps in a row with a non-finite loss or gradient that are skipped before the run stops")
+    max_skipped_steps: int = pydantic.Field(
+        20, ge=0, description="steps in a row with a non-finite loss or gradient that are skipped before the run stops"
+    )
     denominator: Literal["device", "global"] = pydantic.Field(
         "device", description="what a mean over pixels divides by: the device's own count (official), or the count over all devices"
     )
-    average_decay: float | None = pydantic.Field(None, gt=0, lt=1, description="decay of an exponential moving average of the weights; evaluated and exported if kept")
+    average_decay: float | None = pydantic.Field(
+        None, gt=0, lt=1, description="decay of an exponential moving average of the weights; evaluated and exported if kept"
+    )
     precision: Literal["32", "bf16-mixed", "16-mixed"] = pydantic.Field("32", description="precision of the student's passes")
     accelerator: Literal["auto", "cpu", "cuda"] = pydantic.Field("auto", description="where to train")
     devices: int = pydantic.Field(1, ge=1, description="processes on each node; under torchrun or SLURM those started there")
@@ -51,13 +62,21 @@ class LoopConfig(Config):
     log_every: int = pydantic.Field(10, ge=1, description="steps between log lines")
     checkpoint_every: int = pydantic.Field(200, ge=1, description="steps between resumable checkpoints")
     validate_every: int = pydantic.Field(200, ge=1, description="steps between validations")
-    export: Literal["best", "last"] = pydantic.Field("best", description="weights of the model folder: best validation mIoU (last without validation), or last")
-    max_bad_share: float = pydantic.Field(0.05, ge=0, le=1, description="share of a stream's tiles that may turn out unreadable before the run stops")
+    export: Literal["best", "last"] = pydantic.Field(
+        "best", description="weights of the model folder: best validation mIoU (last without validation), or last"
+    )
+    max_bad_share: float = pydantic.Field(
+        0.05, ge=0, le=1, description="share of a stream's tiles, rounded up, that may turn out unreadable before the run stops"
+    )
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts; make it a multiple of accumulate")
+        parts = self.devices * self.nodes * self.accumulate
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut evenly over {self.devices * self.nodes} devices and "
+                f"{self.accumulate} accumulation steps; make it a multiple of {parts}"
+            )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be smaller than steps ({self.steps})")
         return self

@@ -35,21 +35,29 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """Normalise (B, C, H, W) by the mean and variance of the batches of all processes together."""
         if not self.training or not distributed.is_initialized():
             return nn.BatchNorm2d.forward(self, input)
-        count = input.numel() / input.shape[1]
-        sums = torch.cat([input.sum((0, 2, 3)), input.new_tensor([count])])
+        # Sums over a batch need 32 bits at least, also where mixed precision brings 16.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        sums = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() / values.shape[1]])])
         total = cast("Tensor", _SummedOverRanks.apply(sums))
         mean = total[:-1] / total[-1]
-        centred = input - mean[:, None, None]
+        centred = values - mean[:, None, None]
         squares = cast("Tensor", _SummedOverRanks.apply(centred.square().sum((0, 2, 3))))
         variance = squares / total[-1]
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        if (
+            self.track_running_stats
+            and self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        ):
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
                 self.running_mean.lerp_(mean.detach(), share)
                 self.running_var.lerp_((squares / (total[-1] - 1)).detach(), share)
         result = centred * (variance + self.eps).rsqrt()[:, None, None]
-        return result * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else result
+        if self.affine:
+            result = result * self.weight[:, None, None] + self.bias[:, None, None]
+        return result.to(input.dtype)
 
 
 class SyncedBatchNormAct2d(BatchNormAct2d):
@@ -76,7 +84,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             if type(module) not in _SYNCED:
-                raise RunError(f"batch norm {name!r} is a {type(module).__name__}, which cannot be synchronised over CPU processes; use loop.devices=1")
+                raise RunError(
+                    f"batch norm {name!r} is a {type(module).__name__}, which cannot be synchronised over CPU processes; use loop.devices=1"
+                )
             module.__class__ = _SYNCED[type(module)]
 
 
@@ -84,6 +94,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     """Average a tensor over all processes; the tensor itself when there is only one."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return value
-    total = value.detach().clone().float()
+    # In double precision, which holds every pixel count.
+    total = value.detach().to(torch.float64, copy=True)
     distributed.all_reduce(total)
     return total / distributed.get_world_size()

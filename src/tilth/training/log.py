@@ -21,14 +21,14 @@ class MetricLog:
 
     Args:
         run: where ``metrics.jsonl`` and ``tensorboard/`` go.
-        step: first step of this session; TensorBoard hides older lines from after it.
+        step: steps done before this session; TensorBoard hides older lines from after it.
         enabled: False on all processes but the first; sums are still exchanged.
     """
 
     def __init__(self, run: Run, step: int, *, enabled: bool) -> None:
         self.run = run
         self.enabled = enabled
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=step) if enabled else None
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1) if enabled else None
         self._sums: dict[str, Tensor] = {}
         self._shares: dict[str, tuple[Tensor, Tensor]] = {}
         self._steps = 0
@@ -46,7 +46,9 @@ class MetricLog:
         self._steps += 1
         self._tiles += tiles
 
-    def flush(self, step: int, seconds: float, device: torch.device, extra: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    def flush(
+        self, step: int, seconds: float, device: torch.device, extra: Mapping[str, float]
+    ) -> tuple[dict[str, Any], dict[str, list[float]]]:
         """Write the means since the last line.
 
         Returns:
@@ -77,6 +79,20 @@ class MetricLog:
         """Keep a warning with the metrics, so that the report can show it."""
         if self.enabled:
             self.run.log({"step": step, "kind": "warning", "message": message})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Means over all processes of what was not written yet, so that a resumed run writes the same line; all processes must ask."""
+        return {
+            "steps": self._steps,
+            "sums": {name: mean_over_ranks(value) for name, value in self._sums.items()},
+            "shares": {name: [mean_over_ranks(above), mean_over_ranks(below)] for name, (above, below) in self._shares.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._steps = state["steps"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._shares = {name: (above.to(device), below.to(device)) for name, (above, below) in state["shares"].items()}
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -26,7 +27,7 @@ from tilth.training.log import MetricLog
 from tilth.training.optimiser import LearningRate, build_optimiser
 from tilth.training.progress import TrainingProgress
 from tilth.training.run import Run
-from tilth.training.streams import RawBatch, TileDataset, build_loader, to_batch
+from tilth.training.streams import RawBatch, TileDataset, build_loader, plain_errors, to_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +44,13 @@ def build_fabric(config: LoopConfig) -> Fabric:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
     strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
     try:
-        fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision)
+        fabric = Fabric(
+            accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision
+        )
     except (RuntimeError, ValueError) as error:
-        raise RunError(f"loop.accelerator={config.accelerator}, loop.devices={config.devices}: {' '.join(str(error).split())[:200]}") from None
+        raise RunError(
+            f"loop.accelerator={config.accelerator}, loop.devices={config.devices}: {' '.join(str(error).split())[:200]}"
+        ) from None
     fabric.launch()
     return fabric
 
@@ -99,12 +104,20 @@ class Trainer:
         method.average = self.average.model if self.average else None
         if config.denominator == "global":
             method.count = mean_over_ranks
+        method.check()
         self.step = 0
         self.seconds = 0.0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.best_score: float | None = None
-        self.bad_tiles: dict[str, str] = {}
+        # By source, for streams of one source share their tiles.
+        self._bad: dict[str, dict[str, str]] = {}
+        self._unlogged: Mapping[str, Any] | None = None
+
+    @property
+    def bad_tiles(self) -> dict[str, str]:
+        """Unreadable tiles met so far, with the reason."""
+        return {tile_id: reason for found in self._bad.values() for tile_id, reason in found.items()}
 
     @property
     def exported(self) -> Segmenter:
@@ -118,11 +131,12 @@ class Trainer:
             InterruptedRunError: Ctrl-C or a termination signal; a checkpoint was written.
             RunError: losses stay non-finite, or too many tiles are unreadable.
         """
-        if self.fabric.is_global_zero and self.step == 0:
-            self._save()  # so that a run killed before its first checkpoint can be resumed like any other
-        log = MetricLog(self.run, self.step, enabled=self.fabric.is_global_zero)
-        began = time.perf_counter() - self.seconds
-        with StopRequest() as stop:
+        with StopRequest() as stop, closing(MetricLog(self.run, self.step, enabled=self.fabric.is_global_zero)) as log:
+            if self._unlogged is not None:
+                log.load_state_dict(self._unlogged, self.fabric.device)
+            elif self.step == 0:
+                self._save(log)  # so that a run killed before its first checkpoint can be resumed like any other
+            began = time.perf_counter() - self.seconds
             for micro_batches in self._batches():
                 losses = self._optimise(micro_batches)
                 self.step += 1
@@ -136,16 +150,18 @@ class Trainer:
                     self.seconds = time.perf_counter() - began
                 stopping = self._agree(stop.requested) and not last
                 if self.step % self.config.checkpoint_every == 0 or stopping or last:
-                    self._save()
+                    self._save(log)
                 if stopping:
-                    log.close()
-                    raise InterruptedRunError(f"stopped after step {self.step} of {self.config.steps}; the same command with --resume goes on from there")
-        log.close()
+                    raise InterruptedRunError(
+                        f"stopped after step {self.step} of {self.config.steps}; the same command with --resume goes on from there"
+                    )
         self._export()
         return FitResult(self.step, self.seconds, self.best_score, self.skipped, self.bad_tiles)
 
     def resume(self) -> None:
-        """Go back to the newest checkpoint of the run."""
+        """Go back to the newest checkpoint of the run; without one it begins anew."""
+        if not self.run.checkpoint.is_file():
+            return
         state = load_checkpoint(self.run.checkpoint)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -154,7 +170,8 @@ class Trainer:
         if self.average:
             self.average.model.load_state_dict(state["average"])
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
-        self.best_score, self.bad_tiles = state["best_score"], state["bad_tiles"]
+        self.skipped_in_a_row, self.best_score, self._bad = state["skipped_in_a_row"], state["best_score"], state["bad_tiles"]
+        self._unlogged = state["log"]
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.fabric.is_global_zero:
             self.run.rewind(self.step)
@@ -171,7 +188,7 @@ class Trainer:
             pin_memory=self.fabric.device.type == "cuda",
         )
         group: list[dict[str, RawBatch]] = []
-        for item in loader:
+        for item in plain_errors(loader):
             group.append(item)
             if len(group) == self.config.accumulate:
                 yield group
@@ -186,20 +203,24 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.model.train()
+        before = [buffer.clone() for buffer in self.model.buffers()]
         found = []
         for place, raw in enumerate(micro_batches):
             self._quarantine(raw)
             batches = {stream: to_batch(item, sensor, self.weak.size, self.fabric.device) for stream, item in raw.items()}
-            with self.fabric.no_backward_sync(self.student, enabled=place + 1 < len(micro_batches)):
+            more = place + 1 < len(micro_batches)
+            with self.fabric.no_backward_sync(self.student, enabled=more and self.fabric.world_size > 1):
                 losses = self.method.step(batches, self.step)
                 self.fabric.backward(losses.total / len(micro_batches))
             found.append(losses)
-        self._update(found)
+        self._update(found, before)
         return found
 
-    def _update(self, found: list[Losses]) -> None:
-        """Move the weights, unless a loss or the gradient is not finite."""
-        norm = self.fabric.clip_gradients(self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False)
+    def _update(self, found: list[Losses], before: list[Tensor]) -> None:
+        """Move the weights; if a loss or the gradient is not finite, leave them and put the batch statistics back."""
+        norm = self.fabric.clip_gradients(
+            self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False
+        )
         total = torch.stack([losses.total.detach() for losses in found]).sum()
         finite = bool(torch.isfinite(mean_over_ranks(total + (norm if isinstance(norm, Tensor) else 0.0))))
         # Under 16-bit precision the gradient scaler must see overflowed gradients too: it skips the step and lowers its scale.
@@ -211,6 +232,8 @@ class Trainer:
             if self.average:
                 self.average.update(self.model, self.step)
             return
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row > self.config.max_skipped_steps:
@@ -222,13 +245,15 @@ class Trainer:
     def _quarantine(self, raw: Mapping[str, RawBatch]) -> None:
         """Note unreadable tiles; stop when there are too many."""
         for stream, batch in raw.items():
+            known = self._bad.setdefault(self.method.streams[stream].source, {})
             for tile_id, reason in batch.bad:
-                if tile_id not in self.bad_tiles:
-                    self.bad_tiles[tile_id] = reason
+                if tile_id not in known:
+                    known[tile_id] = reason
                     self.progress.warn(f"tile {tile_id} left out: {reason}")
-            allowed = max(1, math.floor(self.config.max_bad_share * self.dataset.order.sizes[stream]))
-            if batch.bad and len(self.bad_tiles) > allowed:
-                raise RunError(f"{len(self.bad_tiles)} tiles cannot be read, more than loop.max_bad_share allows; the last: {batch.bad[-1][1]}; run tilth catalog check")
+            if batch.bad and len(known) > math.ceil(self.config.max_bad_share * self.dataset.order.sizes[stream]):
+                raise RunError(
+                    f"{len(known)} tiles cannot be read, more than loop.max_bad_share allows; the last: {batch.bad[-1][1]}; run tilth catalog check"
+                )
 
     def _report(self, log: MetricLog) -> None:
         """Write one log line, show it, and pass on what the method finds wrong."""
@@ -266,7 +291,8 @@ class Trainer:
             return False
         return bool(mean_over_ranks(torch.tensor(float(requested), device=self.fabric.device)) > 0)
 
-    def _save(self) -> None:
+    def _save(self, log: MetricLog) -> None:
+        unlogged = log.state_dict()
         if not self.fabric.is_global_zero:
             return
         state = {
@@ -279,14 +305,17 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "best_score": self.best_score,
-            "bad_tiles": self.bad_tiles,
+            "bad_tiles": self._bad,
+            "log": unlogged,
         }
         save_checkpoint(self.run.checkpoint, state)
 
     def _export(self) -> None:
         """Write the model folder of the run."""
-        if not self.fabric.is_global_zero:
+        # A run that was finished before stays as it is: its best weights are in the model folder alone.
+        if not self.fabric.is_global_zero or self.run.finished:
             return
         if self.config.export == "best" and self.run.best.is_dir():
             Segmenter.load(self.run.best).save(self.run.model)

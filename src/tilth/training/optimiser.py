@@ -32,7 +32,10 @@ def build_optimiser(model: nn.Module, config: LoopConfig) -> AdamW:
     """Build AdamW with two groups, with and without weight decay, in the order of the network's parameters."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for name, parameter in named if decays(name, parameter, config.no_decay)], "weight_decay": config.weight_decay},
+        {
+            "params": [parameter for name, parameter in named if decays(name, parameter, config.no_decay)],
+            "weight_decay": config.weight_decay,
+        },
         {"params": [parameter for name, parameter in named if not decays(name, parameter, config.no_decay)], "weight_decay": 0.0},
     ]
     fused = config.accelerator != "cpu" and bool(named) and named[0][1].is_cuda

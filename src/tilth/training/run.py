@@ -18,6 +18,10 @@ from tilth.imagery.write import write_json, write_text
 
 _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
 
+_FIRST_FILE = "environment.json"
+_FIRST_NAMES = frozenset({_FIRST_FILE, "data.json", "recipe.yaml", "checkpoints", "tensorboard"})
+"""All that there is of a run before its first checkpoint."""
+
 
 class Run:
     """A run folder: ``recipe.yaml``, ``environment.json``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``.
@@ -49,22 +53,30 @@ class Run:
         """Whether the run came to its end."""
         return (self.folder / "finished.json").is_file()
 
+    @property
+    def barely_begun(self) -> bool:
+        """Whether the run was stopped before its first checkpoint, so that nothing is lost by beginning it anew."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        return _FIRST_FILE in names and names <= _FIRST_NAMES and not self.checkpoint.is_file()
+
     def start(self, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Make the folder for a new run.
 
         Raises:
             OutputExistsError: the folder already holds something.
         """
-        if self.folder.exists() and any(self.folder.iterdir()):
-            state = "a finished run" if self.finished else "a run that can be continued with --resume" if self.checkpoint.is_file() else "files"
+        if self.folder.exists() and any(self.folder.iterdir()) and not self.barely_begun:
+            state = (
+                "a finished run" if self.finished else "a run that can be continued with --resume" if self.checkpoint.is_file() else "files"
+            )
             raise OutputExistsError(f"{self.folder}: already holds {state}; choose another --out, or remove it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+        write_json(self.folder / _FIRST_FILE, describe_environment())
         write_json(self.folder / "data.json", dict(data))
-        write_json(self.folder / "environment.json", describe_environment())
+        write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
     def resume(self, recipe: Mapping[str, Any], data: Mapping[str, Any], may_differ: frozenset[str]) -> None:
-        """Check that a run can go on with this recipe and data.
+        """Check that a run can go on with this recipe and data; one that was stopped before its first checkpoint begins anew.
 
         Args:
             recipe: the resolved recipe of now.
@@ -74,6 +86,9 @@ class Run:
         Raises:
             RunError: there is nothing to resume, or recipe or data are others than those the run began with.
         """
+        if self.barely_begun:
+            self.start(recipe, data)
+            return
         if not self.checkpoint.is_file():
             raise RunError(f"{self.folder}: no checkpoint to resume from; start without --resume")
         old = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
@@ -81,9 +96,13 @@ class Run:
         if changed:
             raise RunError(f"{self.folder}: cannot resume, these settings differ from the run's recipe.yaml: {', '.join(changed)}")
         begun = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
-        moved = [name for name in begun["streams"] if begun["streams"][name]["fingerprint"] != data["streams"].get(name, {}).get("fingerprint")]
+        moved = [
+            name for name in begun["streams"] if begun["streams"][name]["fingerprint"] != data["streams"].get(name, {}).get("fingerprint")
+        ]
         if moved:
             raise RunError(f"{self.folder}: cannot resume, the data of {', '.join(moved)} changed since the run began")
+        for left in self.checkpoint.parent.rglob(".*.safetensors"):
+            left.unlink()  # half-written when the run was killed
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""

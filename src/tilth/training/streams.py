@@ -6,9 +6,10 @@ The tile of slot *s* in step *n* of a stream is a pure function of (seed, stream
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,11 @@ class Order:
             return (index + 1) % size
         return index
 
+    def tied(self, stream: str, step: int, slot: int) -> set[int]:
+        """Rows that other streams show in this slot and this stream must not."""
+        others = {name for name, other in self.streams.items() if other.differs_from == stream} | {self.streams[stream].differs_from}
+        return {self.index(name, step, slot) for name in others if name is not None}
+
 
 class TileDataset(Dataset[Sample]):
     """Reads the sample that belongs to a (stream, step, slot)."""
@@ -99,39 +105,56 @@ class TileDataset(Dataset[Sample]):
         self.catalogs = catalogs
         self.num_classes = num_classes
         self.weak = weak
+        taught = [rows for name, rows in catalogs.items() if order.streams[name].source == "labelled"]
+        self._schemes = {name for rows in taught for name in rows.schemes}
 
     def __getitem__(self, key: Key) -> Sample:
         """Read a sample; an unreadable tile is replaced by its neighbour in the catalog and reported with the sample."""
         stream, step, slot = key
         catalog = self.catalogs[stream]
         first = self.order.index(stream, step, slot)
+        tied = self.order.tied(stream, step, slot)
         bad: list[tuple[str, str]] = []
         for attempt in range(min(_ATTEMPTS, len(catalog))):
-            tile = catalog.tile((first + attempt) % len(catalog))
+            row = (first + attempt) % len(catalog)
+            if row in tied:
+                continue
+            tile = catalog.tile(row)
             draw = seeds.derive(self.order.seed, "draw", stream, step, slot, tile.tile_id)
             try:
-                return self._read(tile, draw, tuple(bad))
+                return self._read(tile, draw, tuple(bad), catalog.sensors[tile.sensor], self.order.streams[stream].source == "labelled")
             except (TilthError, OSError) as error:
                 bad.append((tile.tile_id, str(error)))
         raise RunError(f"stream {stream!r}: {len(bad)} tiles in a row cannot be read, the last says: {bad[-1][1]}; run tilth catalog check")
 
-    def _read(self, tile: Tile, draw: int, bad: tuple[tuple[str, str], ...]) -> Sample:
+    def _read(self, tile: Tile, draw: int, bad: tuple[tuple[str, str], ...], sensor: Sensor, taught: bool) -> Sample:
         geometry = plan_weak(seeds.generator(draw, "weak"), tile.window.height, tile.window.width, self.weak)
         part = geometry.window
         window = Window(tile.window.column + part.column, tile.window.row + part.row, part.width, part.height)
         pixels = read_pixels(tile.image, window)
-        if tile.label is None:
-            mask = np.full((part.height, part.width), IGNORE_INDEX, np.uint8)
-        else:
-            mask = read_label(tile.label, window)
-            self._check_labels(mask, tile)
+        if len(pixels.data) != len(sensor):
+            raise DataError(f"{tile.image}: {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}")
+        mask = self._labels(tile, window) if taught else self._compared_labels(tile, window)
         return Sample(pixels.data, pixels.valid, mask, geometry, tile.tile_id, draw, bad)
 
-    def _check_labels(self, mask: NDArray[np.uint8], tile: Tile) -> None:
+    def _labels(self, tile: Tile, window: Window) -> NDArray[np.uint8]:
+        if tile.label is None:
+            return np.full((window.height, window.width), IGNORE_INDEX, np.uint8)
+        mask = read_label(tile.label, window)
         wrong = (mask >= self.num_classes) & (mask != IGNORE_INDEX)
         if wrong.any():
             value = int(mask[wrong][0])
-            raise DataError(f"{tile.label}: label value {value} is outside the scheme (0 to {self.num_classes - 1}, {IGNORE_INDEX} = ignore)")
+            raise DataError(
+                f"{tile.label}: label value {value} is outside the scheme (0 to {self.num_classes - 1}, {IGNORE_INDEX} = ignore)"
+            )
+        return mask
+
+    def _compared_labels(self, tile: Tile, window: Window) -> NDArray[np.uint8]:
+        """Labels that are only compared with: those of another scheme or that cannot be read count as none."""
+        try:
+            return self._labels(tile if tile.scheme in self._schemes else dataclasses.replace(tile, label=None), window)
+        except (TilthError, OSError):
+            return np.full((window.height, window.width), IGNORE_INDEX, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -167,8 +190,9 @@ def collate(samples: Sequence[Sample]) -> RawBatch:
     """Pad samples to the largest height and width among them and stack them."""
     height = max(sample.valid.shape[0] for sample in samples)
     width = max(sample.valid.shape[1] for sample in samples)
-    first = samples[0].stored
-    stored = np.zeros((len(samples), first.shape[0], height, width), first.dtype)
+    # One type that holds all: files of one sensor may be stored in different ones.
+    dtype = np.result_type(*(sample.stored.dtype for sample in samples))
+    stored = np.zeros((len(samples), len(samples[0].stored), height, width), dtype)
     valid = np.zeros((len(samples), height, width), np.bool_)
     mask = np.full((len(samples), height, width), IGNORE_INDEX, np.uint8)
     for index, sample in enumerate(samples):
@@ -221,7 +245,9 @@ class _Collate:
         return {stream: collate(samples[place * size : (place + 1) * size]) for place, stream in enumerate(self.streams)}
 
 
-def build_loader(dataset: TileDataset, steps: range, *, accumulate: int, rank: int, ranks: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
+def build_loader(
+    dataset: TileDataset, steps: range, *, accumulate: int, rank: int, ranks: int, workers: int, pin_memory: bool
+) -> DataLoader[Any]:
     """Build the loader of one rank: ``accumulate`` dictionaries of raw batches for each step.
 
     Raises:
@@ -229,7 +255,9 @@ def build_loader(dataset: TileDataset, steps: range, *, accumulate: int, rank: i
     """
     total = dataset.order.batch_size
     if total % (ranks * accumulate):
-        raise ConfigError(f"batch_size {total} cannot be cut evenly over {ranks} devices and {accumulate} accumulation steps; choose a multiple")
+        raise ConfigError(
+            f"batch_size {total} cannot be cut evenly over {ranks} devices and {accumulate} accumulation steps; choose a multiple"
+        )
     size = total // (ranks * accumulate)
     own = range(rank * total // ranks, (rank + 1) * total // ranks)
     slots = [range(start, start + size) for start in range(own.start, own.stop, size)]
@@ -243,6 +271,17 @@ def build_loader(dataset: TileDataset, steps: range, *, accumulate: int, rank: i
         worker_init_fn=_ignore_interrupt,
         persistent_workers=False,
     )
+
+
+def plain_errors(loader: Iterable[Any]) -> Iterator[Any]:
+    """Go through a loader; what tilth raised in a worker process arrives as the one line it was, without the worker's traceback."""
+    try:
+        yield from loader
+    except TilthError as error:
+        text = str(error)
+        if not text.startswith("Caught "):
+            raise
+        raise type(error)(text.strip().splitlines()[-1].partition(": ")[2]) from None
 
 
 def _ignore_interrupt(_worker: int) -> None:

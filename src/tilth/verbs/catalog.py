@@ -51,13 +51,15 @@ class CatalogShowOptions(Config):
 
 @verb("catalog build", CatalogBuildOptions)
 def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
-    """Make a catalog of folders of imagery: scenes, image and mask pairs, or unlabelled images."""
+    """Make a catalog of scenes, of pairs of image and mask, or of unlabelled images."""
     from tilth.catalog.build import build_catalog
     from tilth.catalog.discover import Problem
     from tilth.catalog.table import Catalog
 
     problems: list[Problem] = []
-    catalog: Catalog = build_catalog(options, problems=problems, progress=lambda done, total: console.status(f"reading headers {done}/{total}"))
+    catalog: Catalog = build_catalog(
+        options, problems=problems, progress=lambda done, total: console.status(f"reading headers {done}/{total}")
+    )
     for problem in problems:
         console.warn(f"left out {problem.file}: {problem.reason}")
     catalog.save(options.out)
@@ -71,7 +73,7 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
 
 @verb("catalog check", CatalogCheckOptions)
 def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
-    """Find damaged files, mismatches, wrong label values, empty tiles and overlapping splits."""
+    """Find damaged files, wrong label values, empty tiles and overlapping splits."""
     from tilth.catalog.check import check_catalog
     from tilth.catalog.table import Catalog
     from tilth.imagery.write import write_json
@@ -98,15 +100,21 @@ def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
 
 @verb("catalog split", CatalogSplitOptions)
 def catalog_split(options: CatalogSplitOptions, console: Console) -> Result:
-    """Divide tiles into spatially blocked splits, and rank training labels into nested subsets."""
+    """Divide tiles into splits that share no ground, and rank the training labels."""
     from tilth.catalog.split import split_catalog
     from tilth.catalog.table import Catalog
 
     catalog = Catalog.open(options.catalog)
     done = split_catalog(catalog, options, progress=lambda done, total: console.status(f"reading labels {done}/{total}"))
     done.save(options.out)
-    rows = [f"{name or 'no split'}: {len(part)} tiles, {len(part.labelled())} with labels" for name in done.counts("split") for part in [done.filter(split=name)]]
-    return Result(summary=tuple(rows), outputs={"catalog": options.out}, values={str(name): count for name, count in done.counts("split").items()})
+    rows = [
+        f"{name or 'no split'}: {len(part)} tiles, {len(part.labelled())} with labels"
+        for name in done.counts("split")
+        for part in [done.filter(split=name)]
+    ]
+    return Result(
+        summary=tuple(rows), outputs={"catalog": options.out}, values={str(name): count for name, count in done.counts("split").items()}
+    )
 
 
 @verb("catalog show", CatalogShowOptions)

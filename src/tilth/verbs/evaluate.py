@@ -7,7 +7,7 @@ from pathlib import Path
 import pydantic
 
 from tilth.config import Config
-from tilth.errors import CatalogError
+from tilth.errors import CatalogError, UsageError
 from tilth.verbs.console import Console
 from tilth.verbs.options import InferenceConfig, pick_device
 from tilth.verbs.registry import Result, verb
@@ -19,7 +19,7 @@ class EvaluateOptions(Config):
     model: Path = pydantic.Field(json_schema_extra={"positional": True}, description="model or run folder")
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog with labels")
     out: Path = pydantic.Field(description="folder for metrics.json and pictures")
-    split: tuple[str, ...] = pydantic.Field(("test",), description="splits to score; an empty list takes all rows")
+    split: tuple[str, ...] = pydantic.Field(("test",), description="splits to score; split=[] takes all rows")
     gallery: int = pydantic.Field(8, ge=0, description="tiles to draw")
     inference: InferenceConfig = pydantic.Field(default_factory=InferenceConfig, description="how tiles are predicted")
 
@@ -27,7 +27,9 @@ class EvaluateOptions(Config):
 class CompareOptions(Config):
     """Options of ``tilth compare``."""
 
-    groups: dict[str, str] = pydantic.Field(min_length=1, description="by name, the evaluation folder of each seed, such as scores/s4p-{seed}")
+    groups: dict[str, str] = pydantic.Field(
+        min_length=1, description="by name, the evaluation folder of each seed, such as scores/s4p-{seed}"
+    )
     out: Path = pydantic.Field(description="folder for comparison.json")
     metric: str = pydantic.Field("mIoU", description="mIoU, mF1, OA, AA, kappa or fwIoU")
     seeds: tuple[int, ...] = pydantic.Field((0,), min_length=1, description="seeds that stand for {seed}; the same for every group")
@@ -35,7 +37,7 @@ class CompareOptions(Config):
 
 @verb("evaluate", EvaluateOptions)
 def evaluate(options: EvaluateOptions, console: Console) -> Result:
-    """Score a model on labelled tiles: metrics, confusion matrix, pictures of best and worst."""
+    """Score a model on labelled tiles: metrics, confusion, best and worst pictures."""
     from tilth.catalog.table import Catalog
     from tilth.evaluation.evaluate import evaluate_catalog
     from tilth.models.segmenter import Segmenter
@@ -43,7 +45,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
     everything = Catalog.open(options.catalog)
     catalog = everything.filter(split=options.split) if options.split else everything
     if not len(catalog):
-        there = ", ".join(str(name) for name in everything.counts("split"))
+        there = ", ".join("none" if name is None else str(name) for name in everything.counts("split"))
         raise CatalogError(f"{options.catalog}: no tile in split {', '.join(options.split)}; splits there: {there}")
     device, inference = pick_device(options.inference.device), options.inference
     found = evaluate_catalog(
@@ -66,10 +68,16 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
 
 
 @verb("compare", CompareOptions)
-def compare(options: CompareOptions, console: Console) -> Result:
-    """Compare groups of evaluations seed by seed, and say which is better and how sure that is."""
+def compare(options: CompareOptions, _console: Console) -> Result:
+    """Compare evaluations seed by seed: which is better, and how sure that is."""
     from tilth.evaluation.compare import compare as compare_groups
 
+    fixed = [name for name, pattern in options.groups.items() if "{seed}" not in pattern]
+    if fixed and len(options.seeds) > 1:
+        raise UsageError(f"group {fixed[0]!r}: {options.groups[fixed[0]]} needs {{seed}} where it names the seed; all seeds would be one")
+    twice = [seed for seed in options.seeds if options.seeds.count(seed) > 1]
+    if twice:
+        raise UsageError(f"seed {twice[0]} is given twice; each seed counts once")
     groups = {name: [pattern.replace("{seed}", str(seed)) for seed in options.seeds] for name, pattern in options.groups.items()}
     found = compare_groups(groups, metric=options.metric, seeds=options.seeds, out=options.out)
     return Result(summary=tuple(found.to_markdown().splitlines()), outputs={"comparison": options.out}, values={"verdict": found.verdict})

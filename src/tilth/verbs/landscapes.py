@@ -18,8 +18,8 @@ class LandscapesOptions(ScenesConfig):
 
 
 @verb("landscapes", LandscapesOptions)
-def landscapes(options: LandscapesOptions, console: Console) -> Result:
-    """Write synthetic georeferenced scenes with exact (and, if asked for, noisy) labels."""
+def landscapes(options: LandscapesOptions, _console: Console) -> Result:
+    """Write synthetic georeferenced scenes with exact and, if wanted, noisy labels."""
     from tilth.imagery.landscape.scenes import write_scenes
 
     paths = write_scenes(options.out, options)

@@ -12,6 +12,8 @@ from tilth.verbs.console import Console
 from tilth.verbs.options import InferenceConfig, pick_device
 from tilth.verbs.registry import Result, verb
 
+_MAP_SUFFIXES = frozenset({".tif", ".tiff"})
+
 
 class PredictOptions(Config):
     """Options of ``tilth predict``."""
@@ -27,10 +29,16 @@ class PredictOptions(Config):
 @verb("predict", PredictOptions)
 def predict(options: PredictOptions, console: Console) -> Result:
     """Map scenes: Cloud Optimized GeoTIFFs with colours and class names, nodata kept."""
+    from tilth.imagery.read import read_info
     from tilth.models.segmenter import Segmenter
     from tilth.prediction.scene import predict_scene
 
     targets = _targets(options)
+    for scene in targets:
+        # Before the model is loaded: a wrong third scene must not cost the time of the first two.
+        if scene.is_dir():
+            raise UsageError(f"{scene}: is a folder; name the scenes in it, such as {scene}/*.tif")
+        read_info(str(scene))
     device, inference = pick_device(options.inference.device), options.inference
     model = Segmenter.load(options.model, device)
     summary, outputs, values = [], {}, {}
@@ -61,12 +69,22 @@ def predict(options: PredictOptions, console: Console) -> Result:
 
 def _targets(options: PredictOptions) -> dict[Path, Path]:
     """Which map belongs to which scene."""
-    if len(options.scenes) == 1 and options.out.suffix.lower() in {".tif", ".tiff"}:
-        return {options.scenes[0]: options.out}
-    if options.out.suffix:
-        raise UsageError(f"--out {options.out}: give a .tif file for one scene, or a folder for {len(options.scenes)} scenes")
-    stems = [scene.stem for scene in options.scenes]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise UsageError(f"two scenes are called {twice[0]!r}, their maps would replace each other; predict them one by one")
-    return {scene: options.out / f"{scene.stem}.tif" for scene in options.scenes}
+    if len(options.scenes) == 1 and options.out.suffix.lower() in _MAP_SUFFIXES and not options.out.is_dir():
+        targets = {options.scenes[0]: options.out}
+    elif options.out.suffix and not options.out.is_dir():
+        raise UsageError(f"--out {options.out}: give a .tif file for one scene, a folder for several; there {_are(len(options.scenes))}")
+    else:
+        stems = [scene.stem for scene in options.scenes]
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        if twice:
+            raise UsageError(f"two scenes are called {twice[0]!r}, their maps would replace each other; predict them one by one")
+        targets = {scene: options.out / f"{scene.stem}.tif" for scene in options.scenes}
+    scenes = {scene.resolve() for scene in options.scenes}
+    for target in targets.values():
+        if target.resolve() in scenes:
+            raise UsageError(f"{target}: the map would replace the scene; give another --out")
+    return targets
+
+
+def _are(count: int) -> str:
+    return "is 1 scene" if count == 1 else f"are {count} scenes"

@@ -31,7 +31,7 @@ class ReportOptions(Config):
     runs: tuple[str, ...] = pydantic.Field((), description="run folders; may be patterns such as runs/*")
     evaluations: tuple[str, ...] = pydantic.Field((), description="evaluation folders, the most important first; may be patterns")
     comparisons: tuple[Path, ...] = pydantic.Field((), description="comparison folders or files; the first gives the headline")
-    maps: tuple[MapOption, ...] = pydantic.Field((), description="maps to show")
+    maps: tuple[MapOption, ...] = pydantic.Field((), description="maps to show, such as 'maps=[{path: map.tif, scene: scene.tif}]'")
     catalog: Path | None = pydantic.Field(None, description="catalog to summarise")
     commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
     note: str | None = pydantic.Field(None, description="line under the title")
@@ -39,8 +39,8 @@ class ReportOptions(Config):
 
 
 @verb("report", ReportOptions)
-def report(options: ReportOptions, console: Console) -> Result:
-    """Write one offline page: what was done, data, curves, scores, pictures, maps, cost, how to repeat it."""
+def report(options: ReportOptions, _console: Console) -> Result:
+    """Write one offline page: data, curves, scores, pictures, maps, cost, commands."""
     from tilth.reporting.inputs import MapInput, ReportInput
     from tilth.reporting.render import build_report
 
@@ -62,11 +62,16 @@ def _folders(patterns: tuple[str, ...]) -> list[str]:
     """Replace patterns by the folders they match, in order of name with numbers in order of size; each folder once."""
     found: dict[str, None] = {}
     for pattern in patterns:
-        matches = sorted(glob.glob(pattern), key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
+        matches = sorted(glob.glob(pattern), key=_by_number)  # noqa: PTH207 - Path.glob takes no absolute patterns
         if glob.has_magic(pattern) and not matches:
             raise MissingFileError(f"{pattern}: nothing matches this pattern; name folders that exist")
         found |= dict.fromkeys(matches or [pattern])
     return list(found)
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """Order run-10 after run-9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -10,7 +11,7 @@ import pydantic
 
 from tilth.augment.config import WeakConfig
 from tilth.config import Config
-from tilth.errors import CatalogError, ConfigError, SensorMismatchError
+from tilth.errors import CatalogError, ConfigError, SensorMismatchError, TilthError
 from tilth.methods import method_names
 from tilth.models.config import NetworkConfig
 from tilth.training.config import RESUMABLE_CHANGES, LoopConfig
@@ -31,7 +32,9 @@ class TrainOptions(Config):
     out: Path = pydantic.Field(description="run folder to write")
     labelled_split: str | None = pydantic.Field("train", description="rows of the labelled catalog to learn from; null for all")
     labelled_tiles: int | None = pydantic.Field(None, ge=1, description="keep only this many labelled tiles, by the catalog's label_rank")
-    labelled_percent: float | None = pydantic.Field(None, gt=0, le=100, description="keep only this share of the labelled tiles, by label_rank")
+    labelled_percent: float | None = pydantic.Field(
+        None, gt=0, le=100, description="keep only this share of the labelled tiles, by label_rank"
+    )
     validation_split: str | None = pydantic.Field("val", description="labelled rows to validate on; null for no validation")
     initial_weights: Path | None = pydantic.Field(None, description="model or run folder whose weights to start from")
     resume: bool = pydantic.Field(False, description="go on from the run's newest checkpoint")
@@ -39,7 +42,9 @@ class TrainOptions(Config):
     weak: WeakConfig = pydantic.Field(default_factory=WeakConfig, description="resize, crop and flips of every tile")
     loop: LoopConfig = pydantic.Field(default_factory=LoopConfig, description="length, optimiser, schedule, devices")
     inference: InferenceConfig = pydantic.Field(default_factory=InferenceConfig, description="how validation tiles are predicted")
-    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the method itself; see its page")
+    settings: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="settings of the method itself, such as settings.threshold=0.9 for s4p"
+    )
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,17 +72,19 @@ class FinetuneOptions(TrainOptions):
 
 @verb("pretrain", PretrainOptions)
 def pretrain(options: PretrainOptions, console: Console) -> Result:
-    """Learn from labelled and unlabelled tiles; leaves a run with a model folder."""
+    """Train on labelled and unlabelled tiles; leaves a model to use or to finetune."""
     return _train(options, options.unlabelled, options.unlabelled_split, console)
 
 
 @verb("finetune", FinetuneOptions)
 def finetune(options: FinetuneOptions, console: Console) -> Result:
-    """Train on labelled tiles, from fresh or pre-trained weights; leaves a run with a model folder."""
+    """Train on labelled tiles, from fresh or pre-trained weights; leaves a model."""
     return _train(options, (), (), console)
 
 
-def _train(options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], pool_split: tuple[str | None, ...], console: Console) -> Result:
+def _train(
+    options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], pool_split: tuple[str | None, ...], console: Console
+) -> Result:
     """Wire catalogs, network, method and loop together. Everything is checked before the run folder is made."""
     from tilth.evaluation.evaluate import validation_scores
     from tilth.methods.base import build_method
@@ -96,12 +103,23 @@ def _train(options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], p
     run = Run(options.out)
     recipe = {"verb": f"{'pretrain' if isinstance(options, PretrainOptions) else 'finetune'}"} | _resolved(options, method)
     data = _describe({**streams, **({"validation": validation} if validation is not None else {})})
+    problem: TilthError | None = None
     if fabric.is_global_zero:
-        if options.resume:
-            run.resume(recipe, data, RESUMABLE_CHANGES)
-        else:
-            run.start(recipe, data)
-    fabric.barrier()
+        try:
+            if options.resume:
+                run.resume(recipe, data, RESUMABLE_CHANGES)
+            else:
+                run.start(recipe, data)
+        except TilthError as error:
+            problem = error
+    # All processes stop together; one that went on alone would wait for the others for ever.
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise problem
+    if options.resume and run.finished:
+        return Result(summary=(f"{options.method}: finished before, nothing left to do",), outputs={"run": run.folder, "model": run.model})
+    if not fabric.is_global_zero:
+        console = Console()
 
     order = Order(options.loop.seed, method.streams, {name: len(rows) for name, rows in streams.items()}, options.loop.batch_size)
     dataset = TileDataset(order, streams, len(model.scheme), options.weak)
@@ -110,14 +128,27 @@ def _train(options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], p
     def validate(current: Segmenter) -> Mapping[str, float]:
         assert validation is not None
         return validation_scores(
-            current, validation, window=inference.window, overlap=inference.overlap, batch_size=inference.batch_size, device=pick_device(str(fabric.device))
+            current,
+            validation,
+            window=inference.window,
+            overlap=inference.overlap,
+            batch_size=inference.batch_size,
+            device=pick_device(str(fabric.device)),
         )
 
     progress = TrainingProgress(console, options.loop.steps)
     trainer = Trainer(method, dataset, run, options.loop, options.weak, fabric, progress, validate if validation is not None else None)
     if options.resume:
         trainer.resume()
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except BaseException:
+        # Wrong data shows in the first step; a run without a step is not worth keeping, and would be in the way of the next try.
+        if trainer.step == 0 and fabric.is_global_zero and not options.resume:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    if not fabric.is_global_zero:
+        return Result()
     score = "" if result.best_score is None else f", best validation mIoU {100 * result.best_score:.1f} %"
     return Result(
         summary=(f"{options.method}: {result.steps} steps in {result.seconds:.0f} s{score}",),
@@ -142,22 +173,39 @@ def _labelled(options: TrainOptions) -> tuple[Catalog, Catalog | None]:
         raise CatalogError(f"{options.labelled[0]}: no tile has a label; build the catalog with masks")
     chosen = everything if options.labelled_split is None else everything.filter(split=options.labelled_split)
     if not len(chosen):
-        there = sorted({str(name) for name in everything.column("split")})
-        raise CatalogError(f"{options.labelled[0]}: no labelled tile in split {options.labelled_split!r}; splits there: {', '.join(there)}; see tilth catalog split")
+        raise CatalogError(f"{_no_tile(options, everything, options.labelled_split)}; see tilth catalog split")
     if options.labelled_tiles is not None or options.labelled_percent is not None:
         chosen = subset(chosen, tiles=options.labelled_tiles, percent=options.labelled_percent, drop_others=True)
     validation = everything.filter(split=options.validation_split) if options.validation_split is not None else None
-    return chosen, validation if validation is not None and len(validation) else None
+    if validation is None or len(validation):
+        return chosen, validation
+    # By default there is validation where there are tiles for it; a split that was asked for must be there.
+    if "validation_split" in options.model_fields_set:
+        raise CatalogError(f"{_no_tile(options, everything, options.validation_split)}; validation_split=null trains without validation")
+    return chosen, None
+
+
+def _no_tile(options: TrainOptions, catalog: Catalog, split: str | None) -> str:
+    there = sorted({"none" if name is None else str(name) for name in catalog.column("split")})
+    return f"{options.labelled[0]}: no labelled tile in split {split!r}; splits there: {', '.join(there)}"
 
 
 def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], labelled: Catalog) -> Catalog | None:
     """The unlabelled pool without the tiles whose labels are learnt from."""
     if not paths:
         return None
-    pool = _open(paths)
-    pool = pool.filter(split=splits)
+    everything = _open(paths)
+    pool = everything.filter(split=splits)
     taken = set(labelled.column("tile_id"))
-    return pool.take([index for index, tile_id in enumerate(pool.column("tile_id")) if tile_id not in taken])
+    pool = pool.take([index for index, tile_id in enumerate(pool.column("tile_id")) if tile_id not in taken])
+    if not len(pool):
+        there = sorted({"none" if name is None else str(name) for name in everything.column("split")})
+        wanted = ", ".join("none" if name is None else name for name in splits)
+        raise CatalogError(
+            f"{paths[0]}: no tile left for the unlabelled pool in split {wanted}, the labelled ones taken out; splits there: "
+            f"{', '.join(there)}; see unlabelled_split"
+        )
+    return pool
 
 
 def _model(options: TrainOptions, labelled: Catalog) -> Segmenter:
@@ -168,9 +216,14 @@ def _model(options: TrainOptions, labelled: Catalog) -> Segmenter:
         return build_segmenter(options.network, sensor, scheme, options.loop.seed)
     model = Segmenter.load(options.initial_weights).train()
     if model.sensor != sensor:
-        raise SensorMismatchError(f"{options.initial_weights}: a model for sensor {model.sensor.name!r}, the catalog has {sensor.name!r}; bands and scaling must be the same")
+        raise SensorMismatchError(
+            f"{options.initial_weights}: a model for sensor {model.sensor.name!r}, the catalog has {sensor.name!r}; "
+            "bands and scaling must be the same"
+        )
     if model.scheme.names != scheme.names:
-        raise CatalogError(f"{options.initial_weights}: a model for classes {', '.join(model.scheme.names)}; the catalog has {', '.join(scheme.names)}")
+        raise CatalogError(
+            f"{options.initial_weights}: a model for classes {', '.join(model.scheme.names)}; the catalog has {', '.join(scheme.names)}"
+        )
     return model
 
 
@@ -179,12 +232,15 @@ def _streams(method: Method, name: str, labelled: Catalog, pool: Catalog | None,
     found = {}
     for stream, wanted in method.streams.items():
         rows = labelled if wanted.source == "labelled" else pool
-        if rows is None or not len(rows):
-            raise ConfigError(f"method {name!r} needs unlabelled tiles; give --unlabelled CATALOG with rows in the splits of unlabelled_split")
+        if rows is None:
+            raise ConfigError(f"method {name!r} learns from unlabelled tiles, too; use tilth pretrain {name} with --unlabelled CATALOG")
         if rows.sensor() != model.sensor:
-            raise SensorMismatchError(f"stream {stream!r} has sensor {rows.sensor().name!r}, the model {model.sensor.name!r}; all tiles must come in the same bands and scaling")
+            raise SensorMismatchError(
+                f"the {wanted.source} tiles have sensor {rows.sensor().name!r}, the model {model.sensor.name!r}; "
+                "all tiles must come in the same bands and scaling"
+            )
         if wanted.differs_from and len(rows) < 2:
-            raise CatalogError(f"stream {stream!r} must show another tile than {wanted.differs_from!r}, but the pool has only one; give at least two")
+            raise CatalogError(f"method {name!r} mixes tiles of the unlabelled pool, which has only one; give at least two")
         found[stream] = rows
     return found
 

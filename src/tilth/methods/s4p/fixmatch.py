@@ -27,12 +27,15 @@ class FixMatchConfig(Config):
     unlabelled_weight: float = pydantic.Field(1.0, ge=0, description="lambda: weight of the unlabelled loss")
     ramp_up_steps: int = pydantic.Field(0, ge=0, description="steps in which lambda rises linearly from 0; the S5 program has no ramp")
     confidence_mode: Literal["pixelwise", "pixelratio"] = pydantic.Field(
-        "pixelwise", description="pixelwise: only confident pixels count; pixelratio: all pixels count, weighted by their image's share of confident ones"
+        "pixelwise",
+        description="pixelwise: only confident pixels count; pixelratio: all pixels count, weighted by their image's share of confident ones",
     )
     teacher: Literal["student", "average"] = pydantic.Field(
         "student", description="who labels: the network itself (S5), or its exponential moving average (needs loop.average_decay)"
     )
-    teacher_mixed_precision: bool = pydantic.Field(False, description="let the teacher use the run's mixed precision; S5 runs it in full precision")
+    teacher_mixed_precision: bool = pydantic.Field(
+        False, description="let the teacher use the run's mixed precision; S5 runs it in full precision"
+    )
     strong: StrongConfig = pydantic.Field(default_factory=StrongConfig, description="photometric augmentation of the strong view")
     cutmix: CutMixConfig = pydantic.Field(default_factory=CutMixConfig, description="boxes pasted from the partner stream")
     collapse_grace: int = pydantic.Field(200, ge=0, description="steps before a collapse of the pseudo-labels is warned of")
@@ -49,6 +52,10 @@ class FixMatch(Method):
         "partner": Stream("unlabelled", differs_from="unlabelled"),
     }
     config: FixMatchConfig
+
+    def check(self) -> None:
+        """Refuse an averaged teacher where no average is kept."""
+        self._teacher()
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Losses:
         """L = (L_x + lambda L_u) / 2 on one labelled, one unlabelled and one partner batch."""

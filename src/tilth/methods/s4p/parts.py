@@ -132,13 +132,17 @@ def collapse_warnings(shares: Mapping[str, list[float]], step: int, names: tuple
     if step < grace or not shares.get("accepted_share"):
         return []
     if shares["accepted_share"][0] < 0.001:
-        return ["fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; lower the threshold or train longer on labels"]
+        return [
+            "fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; lower the threshold or train longer on labels"
+        ]
     largest = max(range(len(names)), key=lambda index: shares["accepted_class"][index])
     if len(names) > 1 and shares["accepted_class"][largest] > 0.98:
-        return [f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; balance the labelled tiles or raise the threshold"]
+        return [
+            f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; balance the labelled tiles or raise the threshold"
+        ]
     return []
 
 
 def _count(target: Tensor, kept: Tensor, num_classes: int) -> Tensor:
     """Count pixels of each class where ``kept``, without waiting for the device."""
-    return torch.zeros(num_classes, device=target.device).scatter_add_(0, target.flatten(), kept.flatten().float())
+    return torch.zeros(num_classes, dtype=torch.int64, device=target.device).scatter_add_(0, target.flatten(), kept.flatten().long())
