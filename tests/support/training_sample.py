@@ -31,7 +31,7 @@ SCHEME = ClassScheme(
     ),
 )
 # An encoder of timm made for tests; it has both kinds of batch norm that networks here come with.
-NETWORK = NetworkConfig(encoder="test_byobnet", decoder="unet", options={"decoder_channels": (8, 8, 8, 8, 8)})
+NETWORK = NetworkConfig(encoder="test_byobnet", decoder="unet", options={"decoder_channels": [8, 8, 8, 8, 8]})
 
 
 def make_rows(

@@ -127,3 +127,8 @@ def test_batch_norm_that_cannot_be_synchronised_is_refused():
 
     with pytest.raises(RunError, match=r"use loop.devices=1"):
         synchronise_batch_norm(nn.Sequential(Other(3)), torch.device("cpu"))
+
+
+def test_fewer_devices_than_processes_started_is_refused(server, data, tmp_path):
+    with pytest.raises(AssertionError, match=r"loop\.devices=1"):
+        run_two(server, words(*data, tmp_path / "run"), tmp_path / "log")

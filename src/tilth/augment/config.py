@@ -16,14 +16,14 @@ Positive = Annotated[float, Field(gt=0)]
 class WeakConfig(Config):
     """The weak view: random resize, crop and flips, the same for image and label (s5_pretrain.md section 4)."""
 
-    size: int = Field(default=512, ge=1, description="side S of the square crop in pixels; 512 in S5 (s5_pretrain.md section 4)")
-    scale_min: Positive = Field(default=0.5, description="smallest resize of the longer side, relative (s5_pretrain.md section 4)")
-    scale_max: Positive = Field(default=2.0, description="largest resize of the longer side, relative (s5_pretrain.md section 4)")
-    horizontal_flip: Probability = Field(default=0.5, description="probability of a left-right flip (s5_pretrain.md section 4)")
-    vertical_flip: Probability = Field(default=0.5, description="probability of an up-down flip (s5_pretrain.md section 4)")
+    size: int = Field(default=512, ge=1, description="side S of the square crop in pixels; 512 in S5")
+    scale_min: Positive = Field(default=0.5, description="smallest resize of the longer side, relative (S5)")
+    scale_max: Positive = Field(default=2.0, description="largest resize of the longer side, relative (S5)")
+    horizontal_flip: Probability = Field(default=0.5, description="probability of a left-right flip (S5)")
+    vertical_flip: Probability = Field(default=0.5, description="probability of an up-down flip (S5)")
     rot90: bool = Field(
         default=False,
-        description="also turn by 0, 90, 180 or 270 degrees; in the S5 paper, not its program (s5_pretrain.md section 12, D2)",
+        description="also turn by 0, 90, 180 or 270 degrees; in the S5 paper, not its program",
     )
 
     @pydantic.model_validator(mode="after")
@@ -39,17 +39,17 @@ class StrongConfig(Config):
     Optical values are those of s5_pretrain.md section 4. S5 has no radar input, so the radar values are this project's own proposal.
     """
 
-    jitter_probability: Probability = Field(default=0.8, description="probability of the colour jitter (s5_pretrain.md section 4)")
-    brightness: Probability = Field(default=0.5, description="factor from U(1 - b, 1 + b) (s5_pretrain.md section 4)")
-    contrast: Probability = Field(default=0.5, description="factor from U(1 - c, 1 + c), optical bands (s5_pretrain.md section 4)")
-    saturation: Probability = Field(default=0.5, description="factor from U(1 - s, 1 + s) (s5_pretrain.md section 4)")
+    jitter_probability: Probability = Field(default=0.8, description="probability of the colour jitter (S5)")
+    brightness: Probability = Field(default=0.5, description="factor from U(1 - b, 1 + b) (S5)")
+    contrast: Probability = Field(default=0.5, description="factor from U(1 - c, 1 + c), optical bands (S5)")
+    saturation: Probability = Field(default=0.5, description="factor from U(1 - s, 1 + s) (S5)")
     hue: float = Field(
-        default=0.25, ge=0, le=0.5, description="shift from U(-h, h), in turns of the colour circle (s5_pretrain.md section 4)"
+        default=0.25, ge=0, le=0.5, description="shift from U(-h, h), in turns of the colour circle (S5)"
     )
-    grayscale_probability: Probability = Field(default=0.2, description="probability of grey optical bands (s5_pretrain.md section 4)")
-    blur_probability: Probability = Field(default=0.5, description="probability of a Gaussian blur (s5_pretrain.md section 4)")
+    grayscale_probability: Probability = Field(default=0.2, description="probability of grey optical bands (S5)")
+    blur_probability: Probability = Field(default=0.5, description="probability of a Gaussian blur (S5)")
     blur_sigma: tuple[Positive, Positive] = Field(
-        default=(0.1, 2.0), description="range of the blur's standard deviation in pixels (s5_pretrain.md section 4)"
+        default=(0.1, 2.0), description="range of the blur's standard deviation in pixels (S5)"
     )
     radar_gain_db: float = Field(default=2.0, ge=0, description="radar: offset from U(-g, g) in decibels, with the jitter; own proposal")
     radar_contrast: Probability = Field(
@@ -72,12 +72,12 @@ class StrongConfig(Config):
 class CutMixConfig(Config):
     """The CutMix box (s5_pretrain.md section 4)."""
 
-    probability: Probability = Field(default=0.5, description="probability that a sample gets a box (s5_pretrain.md section 4)")
+    probability: Probability = Field(default=0.5, description="probability that a sample gets a box (S5)")
     area: tuple[Positive, Positive] = Field(
-        default=(0.02, 0.4), description="range of the box's share of the image (s5_pretrain.md section 4)"
+        default=(0.02, 0.4), description="range of the box's share of the image (S5)"
     )
     ratio: tuple[Positive, Positive] = Field(
-        default=(0.3, 1 / 0.3), description="range of the box's height / width, on a square image (s5_pretrain.md section 4)"
+        default=(0.3, 1 / 0.3), description="range of the box's height / width, on a square image (S5)"
     )
 
     @pydantic.model_validator(mode="after")

@@ -75,14 +75,14 @@ class Method(ABC):
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.count: Callable[[Tensor], Tensor] = lambda count: count
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - a method need not have anything to refuse
         """Refuse settings that the run cannot serve; called before the first step, when the loop has set all attributes."""
 
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Losses:
         """Compute the losses of one step; the network is in training mode and nothing else may change its state."""
 
-    def warnings(self, shares: Mapping[str, list[float]], step: int) -> list[str]:
+    def warnings(self, shares: Mapping[str, list[float]], step: int) -> list[str]:  # noqa: ARG002 - for methods that override it
         """Look at the shares logged since the last line and say in plain words what looks wrong."""
         return []
 
@@ -90,7 +90,7 @@ class Method(ABC):
         """Everything besides the weights that a resumed run needs: tensors, numbers and strings, nested in dictionaries."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - a method need not have any state
         """Take back what :meth:`state_dict` gave."""
 
 

@@ -28,7 +28,7 @@ class Supervised(Method):
     streams: ClassVar[Mapping[str, Stream]] = {"labelled": Stream("labelled")}
     config: SupervisedConfig
 
-    def step(self, batches: Mapping[str, Batch], step: int) -> Losses:
+    def step(self, batches: Mapping[str, Batch], step: int) -> Losses:  # noqa: ARG002 - every step is alike
         """Mean cross-entropy over pixels whose label is not 255."""
         batch = batches["labelled"]
         image = batch["image"]

@@ -1,0 +1,1 @@
+"""Networks, and the model folder that holds one."""

@@ -39,7 +39,8 @@ class Segmenter(nn.Module):
     Example:
         >>> from tilth.classes import ClassScheme, LandClass
         >>> from tilth.sensors import get_sensor
-        >>> scheme = ClassScheme(name="wet", classes=(LandClass(name="land", colour=(9, 9, 9)), LandClass(name="water", colour=(0, 0, 255))))
+        >>> classes = (LandClass(name="land", colour=(9, 9, 9)), LandClass(name="water", colour=(0, 0, 255)))
+        >>> scheme = ClassScheme(name="wet", classes=classes)
         >>> model = build_segmenter(NetworkConfig(encoder="resnet10t"), get_sensor("s1"), scheme).eval()
         >>> tuple(model(torch.zeros(1, 2, 50, 70)).shape)
         (1, 2, 50, 70)
@@ -83,7 +84,8 @@ class Segmenter(nn.Module):
         """
         if image.ndim != 4 or image.shape[1] != len(self.sensor):
             raise SensorMismatchError(
-                f"got an image of shape {tuple(image.shape)}; sensor {self.sensor.name!r} has {len(self.sensor)} bands: expected (B, {len(self.sensor)}, H, W)"
+                f"got an image of shape {tuple(image.shape)}; sensor {self.sensor.name!r} has {len(self.sensor)} bands: "
+                f"expected (B, {len(self.sensor)}, H, W)"
             )
         height, width = image.shape[-2:]
         bottom, right = -height % STRIDE, -width % STRIDE
@@ -131,7 +133,8 @@ class Segmenter(nn.Module):
                 )
         config = _read_config(place / CONFIG_FILE)
         network = config.network.model_copy(update={"pretrained": False})
-        model = cls(config, build_network(network, len(config.sensor), len(config.scheme)))
+        with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, would draw from the caller's random state
+            model = cls(config, build_network(network, len(config.sensor), len(config.scheme)))
         try:
             model.load_state_dict(load_file(place / WEIGHTS_FILE))
         except (SafetensorError, OSError) as error:

@@ -55,8 +55,9 @@ def describe_stage(verb: str, options: Mapping[str, Any], out: Path, unseen: Ite
         counted["loop"] = {name: value for name, value in options["loop"].items() if name not in RESUMABLE_CHANGES}
     hidden = {path.resolve() for path in unseen}
     inputs = {path: _state(path, hidden) for path in sorted(set(_existing(input_texts(options), hidden)))}
-    made = {"verb": verb, "options": counted, "inputs": inputs}
-    found: dict[str, Any] = json.loads(json.dumps(_portable(made, str(out)), default=str))
+    counted |= {name: _portable(counted[name], str(out)) for name in (INPUT_OPTIONS | OUTPUT_OPTIONS) & counted.keys()}
+    made = {"verb": verb, "options": counted, "inputs": {_portable(path, str(out)): state for path, state in inputs.items()}}
+    found: dict[str, Any] = json.loads(json.dumps(made, default=str))
     return found
 
 
@@ -92,11 +93,11 @@ def write_begun(file: Path, made_from: Mapping[str, Any]) -> None:
 
 def write_finished(file: Path, made_from: Mapping[str, Any], outputs: Mapping[str, Path], seconds: float, out: Path) -> None:
     """Note that a stage is finished, and which files it left."""
-    files = {str(path): size for path, size in _files_of(outputs.values())}
-    made = {label: str(path) for label, path in outputs.items()}
+    files = {_portable(str(path), str(out)): size for path, size in _files_of(outputs.values())}
+    made = {label: _portable(str(path), str(out)) for label, path in outputs.items()}
     stamp = {"made_from": made_from, "finished": True, "outputs": made, "files": files}
     stamp |= {"seconds": round(seconds, 3), "tilth": version("tilth")}
-    write_json(file, _portable(stamp, str(out)))
+    write_json(file, stamp)
 
 
 def stamped_outputs(stamp: Mapping[str, Any], out: Path) -> dict[str, Path]:
@@ -178,7 +179,7 @@ def _walk(folder: Path, unseen: Collection[Path]) -> list[str]:
 def _portable(node: Any, out: str) -> Any:
     """Write paths below the recipe's folder independent of where that lies."""
     if isinstance(node, Mapping):
-        return {_portable(key, out): _portable(value, out) for key, value in node.items()}
+        return {key: _portable(value, out) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_portable(item, out) for item in node]
     if isinstance(node, str) and (node == out or node.startswith(f"{out}/")):

@@ -1,15 +1,39 @@
-"""What several processes need besides averaged gradients: common batch statistics and common counts."""
+"""Several processes: how they start, and what they need besides averaged gradients: common batch statistics and common counts."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.distributed as distributed
+from lightning.fabric import Fabric
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from tilth.errors import RunError
+
+if TYPE_CHECKING:
+    from tilth.training.config import LoopConfig
+
+
+def build_fabric(config: LoopConfig) -> Fabric:
+    """Start the processes of a run; under torchrun or SLURM, join those that were started there.
+
+    Raises:
+        RunError: more devices than there are, or an accelerator that is not there.
+    """
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
+    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"loop.accelerator={config.accelerator}, loop.devices={config.devices}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    fabric.launch()
+    return fabric
 
 
 class _SummedOverRanks(torch.autograd.Function):

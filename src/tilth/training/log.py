@@ -36,14 +36,14 @@ class MetricLog:
         self._since = time.perf_counter()
 
     def add(self, found: Sequence[Losses], tiles: int) -> None:
-        """Add one step without waiting for the device: its micro-batches, and how many tiles it took."""
+        """Add one step without waiting for the device: its micro-batches (none if it was skipped), and how many tiles it took."""
         for losses in found:
             for name, value in {"loss": losses.total, **losses.terms}.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach() / len(found)
             for name, (above, below) in losses.shares.items():
                 sums = self._shares.get(name, (torch.zeros_like(above, dtype=torch.float64), torch.zeros_like(below, dtype=torch.float64)))
                 self._shares[name] = (sums[0] + above.detach(), sums[1] + below.detach())
-        self._steps += 1
+        self._steps += bool(found)
         self._tiles += tiles
 
     def flush(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -26,6 +26,7 @@ from tilth.training.interrupt import StopRequest
 from tilth.training.log import MetricLog
 from tilth.training.optimiser import LearningRate, build_optimiser
 from tilth.training.progress import TrainingProgress
+from tilth.training.quarantine import Quarantine
 from tilth.training.run import Run
 from tilth.training.streams import RawBatch, TileDataset, build_loader, plain_errors, to_batch
 
@@ -33,26 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Validate = Callable[[Segmenter], Mapping[str, float]]
-
-
-def build_fabric(config: LoopConfig) -> Fabric:
-    """Start the processes of a run; under torchrun or SLURM, join those that were started there.
-
-    Raises:
-        RunError: more devices than there are, or an accelerator that is not there.
-    """
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
-    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
-    try:
-        fabric = Fabric(
-            accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision
-        )
-    except (RuntimeError, ValueError) as error:
-        raise RunError(
-            f"loop.accelerator={config.accelerator}, loop.devices={config.devices}: {' '.join(str(error).split())[:200]}"
-        ) from None
-    fabric.launch()
-    return fabric
 
 
 @dataclass
@@ -110,14 +91,8 @@ class Trainer:
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.best_score: float | None = None
-        # By source, for streams of one source share their tiles.
-        self._bad: dict[str, dict[str, str]] = {}
+        self.quarantine = Quarantine(dataset.order, config.max_bad_share, progress.warn)
         self._unlogged: Mapping[str, Any] | None = None
-
-    @property
-    def bad_tiles(self) -> dict[str, str]:
-        """Unreadable tiles met so far, with the reason."""
-        return {tile_id: reason for found in self._bad.values() for tile_id, reason in found.items()}
 
     @property
     def exported(self) -> Segmenter:
@@ -141,7 +116,8 @@ class Trainer:
                 losses = self._optimise(micro_batches)
                 self.step += 1
                 self.seconds = time.perf_counter() - began
-                log.add(losses, self.config.batch_size * len(self.method.streams))
+                # What a skipped step found is not finite, and would spoil the means of its log line.
+                log.add([] if self.skipped_in_a_row else losses, self.config.batch_size * len(self.method.streams))
                 last = self.step == self.config.steps
                 if self.step % self.config.log_every == 0 or last:
                     self._report(log)
@@ -156,7 +132,7 @@ class Trainer:
                         f"stopped after step {self.step} of {self.config.steps}; the same command with --resume goes on from there"
                     )
         self._export()
-        return FitResult(self.step, self.seconds, self.best_score, self.skipped, self.bad_tiles)
+        return FitResult(self.step, self.seconds, self.best_score, self.skipped, self.quarantine.tiles)
 
     def resume(self) -> None:
         """Go back to the newest checkpoint of the run; without one it begins anew."""
@@ -170,7 +146,8 @@ class Trainer:
         if self.average:
             self.average.model.load_state_dict(state["average"])
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
-        self.skipped_in_a_row, self.best_score, self._bad = state["skipped_in_a_row"], state["best_score"], state["bad_tiles"]
+        self.skipped_in_a_row, self.best_score = state["skipped_in_a_row"], state["best_score"]
+        self.quarantine.by_source = state["bad_tiles"]
         self._unlogged = state["log"]
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.fabric.is_global_zero:
@@ -206,7 +183,7 @@ class Trainer:
         before = [buffer.clone() for buffer in self.model.buffers()]
         found = []
         for place, raw in enumerate(micro_batches):
-            self._quarantine(raw)
+            self.quarantine.note(raw)
             batches = {stream: to_batch(item, sensor, self.weak.size, self.fabric.device) for stream, item in raw.items()}
             more = place + 1 < len(micro_batches)
             with self.fabric.no_backward_sync(self.student, enabled=more and self.fabric.world_size > 1):
@@ -242,22 +219,9 @@ class Trainer:
                 "lower loop.learning_rate, set loop.clip_norm=1, or run tilth catalog check"
             )
 
-    def _quarantine(self, raw: Mapping[str, RawBatch]) -> None:
-        """Note unreadable tiles; stop when there are too many."""
-        for stream, batch in raw.items():
-            known = self._bad.setdefault(self.method.streams[stream].source, {})
-            for tile_id, reason in batch.bad:
-                if tile_id not in known:
-                    known[tile_id] = reason
-                    self.progress.warn(f"tile {tile_id} left out: {reason}")
-            if batch.bad and len(known) > math.ceil(self.config.max_bad_share * self.dataset.order.sizes[stream]):
-                raise RunError(
-                    f"{len(known)} tiles cannot be read, more than loop.max_bad_share allows; the last: {batch.bad[-1][1]}; run tilth catalog check"
-                )
-
     def _report(self, log: MetricLog) -> None:
         """Write one log line, show it, and pass on what the method finds wrong."""
-        extra = {"learning_rate": self.rate.at(self.step - 1), "skipped": self.skipped, "bad_tiles": len(self.bad_tiles)}
+        extra = {"learning_rate": self.rate.at(self.step - 1), "skipped": self.skipped, "bad_tiles": len(self.quarantine.tiles)}
         event, shares = log.flush(self.step, self.seconds, self.fabric.device, extra)
         event["time_left_s"] = (self.config.steps - self.step) * self.seconds / self.step
         if self.fabric.is_global_zero:
@@ -307,7 +271,7 @@ class Trainer:
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "best_score": self.best_score,
-            "bad_tiles": self._bad,
+            "bad_tiles": self.quarantine.by_source,
             "log": unlogged,
         }
         save_checkpoint(self.run.checkpoint, state)
@@ -327,7 +291,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "best_mIoU": self.best_score,
                 "skipped_steps": self.skipped,
-                "bad_tiles": self.bad_tiles,
+                "bad_tiles": self.quarantine.tiles,
                 "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             }
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,7 @@ class Verb(Generic[OptionsT]):
         Raises:
             ConfigError: listing every wrong or missing value.
         """
-        return self.run(self.options.parse(values, source=f"{self.__name__}()"), console)
+        return self.run(self.options.parse(_as_texts(values), source=f"{self.__name__}()"), console)
 
     def run(self, options: OptionsT, console: Console | None = None) -> Result:
         """Do the work for options that are validated already."""
@@ -136,6 +137,15 @@ def load(name: str) -> Verb[Any]:
     assert isinstance(found, Verb), f"{module}:{attribute} is not a verb"
     assert found.name == name, f"{module}:{attribute} calls itself {found.name!r}, the registry {name!r}"
     return found
+
+
+def _as_texts(value: Any) -> Any:
+    """Paths as text, wherever they are: options that may be a path or something else (a sensor's name, a pattern) take text."""
+    if isinstance(value, Mapping):
+        return {key: _as_texts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_texts(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _parameter(name: str, info: Any) -> inspect.Parameter:

@@ -88,7 +88,8 @@ def _train(
     """Wire catalogs, network, method and loop together. Everything is checked before the run folder is made."""
     from tilth.evaluation.evaluate import validation_scores
     from tilth.methods.base import build_method
-    from tilth.training.loop import Trainer, build_fabric
+    from tilth.training.distributed import build_fabric
+    from tilth.training.loop import Trainer
     from tilth.training.progress import TrainingProgress
     from tilth.training.run import Run
     from tilth.training.streams import Order, TileDataset

@@ -28,7 +28,7 @@ class FixMatchConfig(Config):
     ramp_up_steps: int = pydantic.Field(0, ge=0, description="steps in which lambda rises linearly from 0; the S5 program has no ramp")
     confidence_mode: Literal["pixelwise", "pixelratio"] = pydantic.Field(
         "pixelwise",
-        description="pixelwise: only confident pixels count; pixelratio: all pixels count, weighted by their image's share of confident ones",
+        description="pixelwise: only confident pixels count; pixelratio: all, padding too, by their image's share of confident ones",
     )
     teacher: Literal["student", "average"] = pydantic.Field(
         "student", description="who labels: the network itself (S5), or its exponential moving average (needs loop.average_decay)"

@@ -71,7 +71,8 @@ def unlabelled_loss(
         logits: float (B, K, H, W) of the strong view.
         labels: mixed pseudo-labels.
         threshold: tau; a pixel counts when its confidence is at least this and it is valid.
-        mode: ``pixelwise``, or ``pixelratio``: every valid pixel counts, weighted by its image's share of confident ones.
+        mode: ``pixelwise``, or ``pixelratio``: every pixel counts, weighted by its image's share of confident ones among the valid. As
+            in the S5 program that mode has no pixel mask, so padding of an image with confident pixels counts, too.
         count: turns the number of valid pixels into the divisor.
 
     Returns:
@@ -81,7 +82,7 @@ def unlabelled_loss(
     kept = confident
     if mode == "pixelratio":
         share = confident.flatten(1).sum(1) / labels.valid.flatten(1).sum(1).clamp(min=1)
-        kept = share[:, None, None] * labels.valid
+        kept = share[:, None, None].expand_as(confident)
     return masked_cross_entropy(logits, labels.target, kept, count(labels.valid.sum())), confident
 
 
@@ -133,12 +134,14 @@ def collapse_warnings(shares: Mapping[str, list[float]], step: int, names: tuple
         return []
     if shares["accepted_share"][0] < 0.001:
         return [
-            "fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; lower the threshold or train longer on labels"
+            "fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; "
+            "lower the threshold or train longer on labels"
         ]
     largest = max(range(len(names)), key=lambda index: shares["accepted_class"][index])
     if len(names) > 1 and shares["accepted_class"][largest] > 0.98:
         return [
-            f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; balance the labelled tiles or raise the threshold"
+            f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; "
+            "balance the labelled tiles or raise the threshold"
         ]
     return []
 

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from support.training_sample import tiny_model
+from tilth.training.config import LoopConfig, ScheduleConfig
+from tilth.training.optimiser import LearningRate, build_optimiser, decays
+
+RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "s5" / "optimizer.json").read_text())
+
+
+def named(model: str) -> dict[str, nn.Parameter]:
+    return {name: nn.Parameter(torch.zeros([1] * count)) for name, count in RECORDED["models"][model]["dimensions"].items()}
+
+
+@pytest.mark.parametrize("model", ["vit_b", "vit_b_rvsa", "swin_t"])
+def test_official_rule_exempts_what_the_published_program_exempts(model):
+    exempt = [name for name, parameter in named(model).items() if not decays(name, parameter, "official")]
+    assert exempt == RECORDED["models"][model]["no_decay"]
+
+
+@pytest.mark.parametrize("model", ["vit_b", "vit_b_rvsa", "swin_t"])
+def test_standard_rule_exempts_vectors_embeddings_tokens_and_position_tables(model):
+    for name, parameter in named(model).items():
+        table = any(part in name for part in ("pos_embed", "cls_token", "relative_position_bias_table", "rel_pos"))
+        assert decays(name, parameter) == (parameter.ndim > 1 and not table), name
+
+
+def test_optimiser_holds_every_parameter_once_in_two_groups():
+    model, config = tiny_model(), LoopConfig(learning_rate=0.01, weight_decay=0.3)
+    optimiser = build_optimiser(model, config)
+    decayed, exempt = optimiser.param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.3, 0)
+    held = [id(parameter) for group in (decayed, exempt) for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in exempt["params"])
+    assert (decayed["betas"], decayed["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+def test_cosine_equals_the_recorded_rates():
+    recorded = RECORDED["cosine_lr"]
+    rate = LearningRate(LoopConfig(steps=recorded["T_max"], learning_rate=recorded["base"]))
+    for step, value in recorded["values"].items():
+        assert rate.at(int(step)) == pytest.approx(value, rel=0, abs=1e-12 * recorded["base"])
+
+
+def make(kind: str, **settings) -> LearningRate:
+    return LearningRate(LoopConfig(steps=100, learning_rate=2.0, schedule=ScheduleConfig(kind=kind, **settings)))
+
+
+def test_closed_forms_of_the_other_schedules():
+    poly, step, constant = make("poly", power=0.9), make("step", milestones=(0.6, 0.9), factor=0.1), make("constant")
+    for now in range(101):
+        assert poly.at(now) == pytest.approx(2 * (1 - now / 100) ** 0.9)
+        assert step.at(now) == pytest.approx(2 * 0.1 ** ((now >= 60) + (now >= 90)))
+        assert constant.at(now) == 2
+    kept = make("cosine", final_share=0.25)
+    assert kept.at(100) == pytest.approx(0.5)
+    assert kept.at(50) == pytest.approx(2 * (0.25 + 0.75 * 0.5))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "poly", "constant"])
+def test_warm_up_rises_in_a_line_and_the_decay_follows(kind):
+    rate = make(kind, warmup_steps=20)
+    assert [rate.at(step) for step in range(20)] == pytest.approx([2 * (step + 1) / 20 for step in range(20)])
+    assert rate.at(20) == pytest.approx(2)
+    middle = {"cosine": 2 * (1 + math.cos(math.pi / 2)) / 2, "poly": 2 * 0.5**0.9, "constant": 2}[kind]
+    assert rate.at(60) == pytest.approx(middle)
+
+
+def test_plateau_waits_patiently_and_survives_a_checkpoint():
+    rate = make("plateau", patience=2, factor=0.5)
+    assert rate.at(50) == 2
+    for score in (0.4, 0.5, 0.45, 0.5):
+        rate.observe(score)
+    assert rate.at(50) == 1
+    rate.observe(0.3)
+    again = make("plateau", patience=2, factor=0.5)
+    again.load_state_dict(json.loads(json.dumps(rate.state_dict())))
+    for one in (rate, again):
+        assert one.at(50) == 1
+        one.observe(0.2)
+        assert one.at(50) == 0.5
+    fresh = make("plateau")
+    fresh.load_state_dict(make("plateau").state_dict())
+    fresh.observe(-5.0)
+    assert fresh.state_dict()["waited"] == 0
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="make it a multiple of 6"):
+        LoopConfig(batch_size=8, devices=3, accumulate=2)
+    with pytest.raises(ValueError, match="must be smaller than steps"):
+        LoopConfig(steps=10, schedule=ScheduleConfig(warmup_steps=10))
