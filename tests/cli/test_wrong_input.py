@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import tilth
-from support.tiny_farm import WORDS, grow, plant, tree
+from support.tiny_farm import TRAINING, WORDS, grow, plant, tree
 from tilth.cli.main import main
 from tilth.imagery.write import write_json, write_raster
 
@@ -85,6 +85,10 @@ def others(root: Path) -> None:
     recipe = "name: r\ndescription: d\nvalues: {data: null, size: 64}\nstages:\n"
     (root / "recipe.yaml").write_text(recipe + "  - {name: a, verb: landscapes, options: {out: '${out}/a', size: '${size}'}}\n")
     (root / "verb.yaml").write_text(recipe.replace("null", "1") + "  - {name: a, verb: landscape, options: {out: '${out}/a'}}\n")
+    build = f"  - {{name: a, verb: catalog build, options: {{inputs: [{root}/none], sensor: rgb, out: '${{out}}/a.parquet'}}}}\n"
+    (root / "first.yaml").write_text(recipe.replace("null", "1") + build)
+    options = TRAINING | {"task": "segment", "labelled": [f"{root}/bad_labels.parquet"], "out": "${out}/run", "validation_split": None}
+    write_json(root / "training.yaml", {"name": "t", "description": "d", "stages": [{"name": "a", "verb": "finetune", "options": options}]})
     late = "  - {name: a, verb: landscapes, options: {out: '${out}/a'}}\n  - {name: b, verb: catalog show, options: {catalg: x}}\n"
     (root / "late.yaml").write_text(recipe.replace("null", "1") + late)
 
@@ -100,6 +104,12 @@ CASES: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "near-miss verb of a group": (["catalog", "chek"], 2, ("did you mean 'check'?",)),
     "wrong option": (["landscapes", "{out}/x", "--colour", "red"], 2, ("no option '--colour'", "choices: ")),
     "near-miss option": (["landscapes", "{out}/x", "--scense", "2"], 2, ("did you mean '--scenes'?",)),
+    "option that is a setting": (["finetune", "segment", "--learning-rate", "1"], 2, ("did you mean 'loop.learning_rate=...'?",)),
+    "setting without its group": ([*TRAIN, "steps=5"], 2, ("unknown key 'steps'", "did you mean 'loop.steps=...'?")),
+    "help as a verb": (["help"], 2, ("did you mean 'tilth --help'?",)),
+    "recipe whose first stage fails": (["run", "{farm}/recipe.yaml", "--out", "{farm}/file/x", "values.data=1"], 1, ("cannot be made",)),
+    "recipe whose data are missing": (["run", "{farm}/first.yaml", "--out", "{out}/x"], 1, ("none: no such file or folder",)),
+    "recipe whose training fails": (["run", "{farm}/training.yaml", "--out", "{out}/x"], 1, ("outside the scheme",)),
     "wrong type": (["landscapes", "{out}/x", "--scenes", "many"], 2, ("--scenes: expected a valid integer", "'many'")),
     "value out of range": (["landscapes", "{out}/x", "--size", "8"], 2, ("--size: expected greater than or equal to 32", "'8'")),
     "missing sensor": (

@@ -34,7 +34,8 @@ class VerbCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             choices = [name for option in self.params for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
-            raise UsageError(f"{ctx.command_path} has no option {error.option_name!r}; {suggest(error.option_name, choices)}") from None
+            hint = self._setting_called(error.option_name.lstrip("-").replace("-", "_")) or suggest(error.option_name, choices)
+            raise UsageError(f"{ctx.command_path} has no option {error.option_name!r}; {hint}") from None
         except click.UsageError as error:
             raise UsageError(f"{ctx.command_path}: {error.format_message()}") from None
 
@@ -65,8 +66,16 @@ class VerbCommand(click.Command):
                 values[field.key] = self._value(ctx, field, ctx.params[field.key])
         words = list(ctx.params["words"])
         overrides = [word for word in words if _SETTING.match(word)]
+        for name in (word.partition("=")[0] for word in overrides):
+            if name not in self.verb.options.model_fields and (hint := self._setting_called(name)):
+                raise UsageError(f"{ctx.command_path}: unknown key {name!r}; {hint}")
         values |= self._arguments(ctx, [word for word in words if not _SETTING.match(word)])
         return values, overrides
+
+    def _setting_called(self, name: str) -> str:
+        """Say which settings end in this name; empty if none does."""
+        found = [f"'{field.key}=...'" for field in self.fields if field.role == "setting" and field.key.endswith(f".{name}")]
+        return f"did you mean {' or '.join(found)}?" if found else ""
 
     def _value(self, ctx: click.Context, field: Field, raw: Any) -> Any:
         if field.flag:
@@ -103,7 +112,7 @@ class VerbGroup(click.Group):
             invoke_without_command=True,
             no_args_is_help=False,
             callback=self._without_verb,
-            context_settings={"max_content_width": pages.WIDTH},
+            context_settings={"max_content_width": pages.WIDTH, "help_option_names": ["-h", "--help"]},
         )
         self.prefix = prefix
         self.params.append(click.Option(["--debug"], is_flag=True))
@@ -124,6 +133,7 @@ class VerbGroup(click.Group):
         command = self._find(word)
         if command is None:
             whole = [name for name in registry.targets() if name.split()[-1] == word]
+            whole = [f"{ctx.command_path} --help"] if word == "help" else whole
             hint = f"did you mean {whole[0]!r}? " if whole else ""
             raise UsageError(f"{ctx.command_path} has no verb {word!r}; {hint}{suggest(word, self._words())}")
         return word, command, args[1:]

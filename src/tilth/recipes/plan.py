@@ -135,7 +135,7 @@ def refuse_blocked(standings: Sequence[Standing]) -> None:
 
 def resumed(task: Task) -> Config:
     """Let a training that was interrupted go on."""
-    folder = _run_folder(task.options)
+    folder = run_folder(task.options)
     if folder is None:
         return task.options
     from tilth.training.run import Run
@@ -145,7 +145,7 @@ def resumed(task: Task) -> Config:
 
 def _to_do(task: Task, reason: str, resumable: bool = False) -> Standing:
     """A stage that has to be done; a training cannot where its folder holds a run that began otherwise, or something else."""
-    folder = _run_folder(task.options)
+    folder = run_folder(task.options)
     if folder is None or not folder.is_dir() or not any(folder.iterdir()):
         return Standing(False, reason)
     from tilth.training.run import Run
@@ -154,7 +154,7 @@ def _to_do(task: Task, reason: str, resumable: bool = False) -> Standing:
     return Standing(False, reason, blocked=None if may_go_on else folder)
 
 
-def _run_folder(options: Config) -> Path | None:
+def run_folder(options: Config) -> Path | None:
     """Folder of the run where the stage is a training."""
     return getattr(options, "out", None) if "resume" in type(options).model_fields else None
 

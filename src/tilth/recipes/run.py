@@ -18,10 +18,23 @@ from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
 
 
+def recipe_names() -> tuple[str, ...]:
+    """Names of the shipped recipes."""
+    return tuple(sorted(name for name, _ in _shipped()))
+
+
+def _shipped() -> Iterator[tuple[str, Any]]:
+    for item in resources.files("tilth.recipes").iterdir():
+        if item.name.endswith(".yaml"):
+            yield item.name.removesuffix(".yaml"), item
+
+
 class RunOptions(Config):
     """Options of ``tilth run``."""
 
-    recipe: str = pydantic.Field(json_schema_extra={"positional": True}, description="YAML file, or the name of a shipped recipe")
+    recipe: str = pydantic.Field(
+        json_schema_extra={"positional": True}, description=f"YAML file, or the name of a shipped recipe: {', '.join(recipe_names())}"
+    )
     out: Path = pydantic.Field(description="folder for everything the recipe makes")
     values: dict[str, Any] = pydantic.Field(default_factory=dict, description="values of the recipe, such as values.data=FOLDER")
     dry_run: bool = pydantic.Field(False, description="only list the stages: which are finished, which are to be done and why")
@@ -82,17 +95,6 @@ def load_recipe(name: str) -> RecipeConfig:
         return RecipeConfig.read(file)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Names of the shipped recipes."""
-    return tuple(sorted(name for name, _ in _shipped()))
-
-
-def _shipped() -> Iterator[tuple[str, Any]]:
-    for item in resources.files("tilth.recipes").iterdir():
-        if item.name.endswith(".yaml"):
-            yield item.name.removesuffix(".yaml"), item
-
-
 def _names(tasks: Sequence[plan.Task], standings: Sequence[plan.Standing], finished: bool) -> list[str]:
     return [task.stage.name for task, standing in zip(tasks, standings, strict=True) if standing.finished == finished]
 
@@ -107,13 +109,20 @@ def _do(task: plan.Task, standing: plan.Standing, console: Console) -> Mapping[s
     if standing.reason:
         console.say(f"    {standing.reason}")
     made_from = task.made_from()
-    stamps.write_begun(task.stamp, made_from)
+    stamps.forget(task.stamp)
+    if plan.run_folder(task.options) is not None:
+        stamps.write_begun(task.stamp, made_from)
     began = time.perf_counter()
     try:
         result = task.verb.run(plan.resumed(task), console)
     except InterruptedRunError as error:
         where = str(error).partition(";")[0]
         raise InterruptedRunError(f"stage {task.stage.name!r} {where}; the same command goes on from there") from None
+    except BaseException:
+        folder = plan.run_folder(task.options)
+        if folder is not None and not folder.exists():
+            stamps.forget(task.stamp)
+        raise
     console.close()
     for line in result.summary:
         console.say(f"    {line}")

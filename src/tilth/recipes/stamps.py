@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,16 @@ def read_stamp(file: Path) -> dict[str, Any] | None:
 
 
 def write_begun(file: Path, made_from: Mapping[str, Any]) -> None:
-    """Note what a stage is being made from, before its work begins."""
+    """Note what a training is being made from, before it begins, so that an interrupted one goes on only as what it was."""
     write_json(file, {"made_from": made_from, "finished": False})
+
+
+def forget(file: Path) -> None:
+    """Remove a stamp, and the folders that held nothing else."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        file.parent.rmdir()
+        file.parent.parent.rmdir()
 
 
 def write_finished(file: Path, made_from: Mapping[str, Any], outputs: Mapping[str, Path], seconds: float, out: Path) -> None:

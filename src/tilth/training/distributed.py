@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -20,10 +21,18 @@ def build_fabric(config: LoopConfig) -> Fabric:
     """Start the processes of a run; under torchrun or SLURM, join those that were started there.
 
     Raises:
-        RunError: more devices than there are, or an accelerator that is not there.
+        RunError: more devices than there are, an accelerator that is not there, or torchrun started another number of processes.
     """
+    wanted = config.devices * config.nodes
+    started = int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else wanted
+    if started != wanted:
+        # Each of them would take itself for the only one, and all would write into one folder.
+        raise RunError(
+            f"torchrun started {started} processes, but loop.devices={config.devices} times loop.nodes={config.nodes} is {wanted}; "
+            "make them equal"
+        )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
-    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
+    strategy = "ddp" if wanted > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision

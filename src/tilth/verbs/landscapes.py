@@ -23,4 +23,8 @@ def landscapes(options: LandscapesOptions, _console: Console) -> Result:
     from tilth.imagery.landscape.scenes import write_scenes
 
     paths = write_scenes(options.out, options)
-    return Result(summary=(f"{len(paths)} scenes",), outputs={"folder": options.out}, values={"scenes": [str(path) for path in paths]})
+    return Result(
+        summary=(f"{len(paths)} scene{'s' * (len(paths) != 1)}",),
+        outputs={"folder": options.out},
+        values={"scenes": [str(path) for path in paths]},
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ class ReportOptions(Config):
     commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
     note: str | None = pydantic.Field(None, description="line under the title")
     galleries: int = pydantic.Field(2, ge=0, description="evaluations whose pictures are embedded")
+
+    @pydantic.field_validator("maps", mode="before")
+    @classmethod
+    def _maps_by_path(cls, value: Any) -> Any:
+        """Let a path alone stand for a map without its scene."""
+        maps = [value] if isinstance(value, str | Mapping) else value
+        return [{"path": item} if isinstance(item, str) else item for item in maps] if isinstance(maps, list | tuple) else maps
 
 
 @verb("report", ReportOptions)

@@ -20,9 +20,13 @@ from tilth.verbs.options import InferenceConfig
 from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
     from tilth.catalog.table import Catalog
     from tilth.methods.base import Method
     from tilth.models.segmenter import Segmenter
+    from tilth.training.loop import FitResult, Trainer
+    from tilth.training.run import Run
 
 
 class TrainOptions(Config):
@@ -104,19 +108,7 @@ def _train(
     run = Run(options.out)
     recipe = {"verb": f"{'pretrain' if isinstance(options, PretrainOptions) else 'finetune'}"} | _resolved(options, method)
     data = _describe({**streams, **({"validation": validation} if validation is not None else {})})
-    problem: TilthError | None = None
-    if fabric.is_global_zero:
-        try:
-            if options.resume:
-                run.resume(recipe, data, RESUMABLE_CHANGES)
-            else:
-                run.start(recipe, data)
-        except TilthError as error:
-            problem = error
-    # All processes stop together; one that went on alone would wait for the others for ever.
-    problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise problem
+    _begin(run, recipe, data, options.resume, fabric)
     if options.resume and run.finished:
         return Result(summary=(f"{options.method}: finished before, nothing left to do",), outputs={"run": run.folder, "model": run.model})
     if not fabric.is_global_zero:
@@ -141,13 +133,7 @@ def _train(
     trainer = Trainer(method, dataset, run, options.loop, options.weak, fabric, progress, validate if validation is not None else None)
     if options.resume:
         trainer.resume()
-    try:
-        result = trainer.fit()
-    except BaseException:
-        # Wrong data shows in the first step; a run without a step is not worth keeping, and would be in the way of the next try.
-        if trainer.step == 0 and fabric.is_global_zero and not options.resume:
-            shutil.rmtree(run.folder, ignore_errors=True)
-        raise
+    result = _fit(trainer, run, options.resume)
     if not fabric.is_global_zero:
         return Result()
     score = "" if result.best_score is None else f", best validation mIoU {100 * result.best_score:.1f} %"
@@ -156,6 +142,32 @@ def _train(
         outputs={"run": run.folder, "model": run.model},
         values={"steps": result.steps, "seconds": result.seconds, "best_mIoU": result.best_score},
     )
+
+
+def _begin(run: Run, recipe: Mapping[str, Any], data: Mapping[str, Any], resume: bool, fabric: Fabric) -> None:
+    """Start or take up the run in the first process; all processes stop together, or one would wait for the others for ever."""
+    problem: TilthError | None = None
+    if fabric.is_global_zero:
+        try:
+            if resume:
+                run.resume(recipe, data, RESUMABLE_CHANGES)
+            else:
+                run.start(recipe, data)
+        except TilthError as error:
+            problem = error
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise problem
+
+
+def _fit(trainer: Trainer, run: Run, resumed: bool) -> FitResult:
+    """Train to the end. Wrong data shows in the first step: a run without a step is not kept, it would be in the way of the next try."""
+    try:
+        return trainer.fit()
+    except BaseException:
+        if trainer.step == 0 and trainer.fabric.is_global_zero and not resumed:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
 
 
 def _open(paths: tuple[Path, ...]) -> Catalog:
