@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilth.classes import ClassScheme, LandClass
     from tilth.catalog.table import Catalog
+    from tilth.classes import ClassScheme, LandClass
+    from tilth.errors import TilthError
     from tilth.models.config import NetworkConfig
     from tilth.models.segmenter import Segmenter, build_segmenter
     from tilth.recipes.run import demo, run
+    from tilth.sensors import Sensor, get_sensor
     from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
     from tilth.verbs.evaluate import compare, evaluate
     from tilth.verbs.landscapes import landscapes
     from tilth.verbs.predict import predict
     from tilth.verbs.report import report
     from tilth.verbs.train import finetune, pretrain
-    from tilth.errors import TilthError
-    from tilth.sensors import Sensor, get_sensor
 
     __version__: str
 

@@ -88,6 +88,8 @@ def suggest(word: str, choices: Iterable[str]) -> str:
         "did you mean 'dubai'? choices: dubai, korea"
     """
     names = sorted(set(choices))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    # Case is a near miss too: miou for mIoU.
+    by_lower = {name.lower(): name for name in names}
+    near = [by_lower[found] for found in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)]
     lead = f"did you mean {near[0]!r}? " if near else ""
     return f"{lead}choices: {', '.join(names) or 'none'}"

@@ -103,7 +103,7 @@ def test_average_follows_the_closed_form():
         average.update(model, step)
         decay = min(0.7, (1 + step) / (10 + step))
         wanted = decay * wanted + (1 - decay) * model.state_dict()[name]
-    torch.testing.assert_close(average.model.state_dict()[name].double(), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(average.model.state_dict()[name].double(), wanted, rtol=1e-5, atol=1e-5)
     counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
     assert counters
     assert all(average.model.state_dict()[key] == model.state_dict()[key] == 40 for key in counters)

@@ -113,15 +113,18 @@ def test_log_lines_between_checkpoints_come_out_the_same(server, data, tmp_path)
     assert told(runs[0]) == told(runs[1])
 
 
-def test_best_weights_from_before_the_kill_are_exported(server, data, tmp_path):
-    # A rate that ruins the network after its first validation: the best weights are then those of step 3.
-    ruin = ["loop.schedule={kind: step, milestones: [0.26], factor: 0.001}", "loop.average_decay=null", "loop.learning_rate=0.01"]
-    runs = [tmp_path / name for name in ("whole", "killed", "last")]
-    commands = [words(*data, run, *ruin, f"loop.export={kind}") for run, kind in zip(runs, ("best", "best", "last"), strict=True)]
+def test_best_weights_from_before_the_kill_are_exported_and_stay(server, data, tmp_path):
+    # A rate that rises until it ruins the network: the best weights are those of an early validation.
+    ruin = ["loop.schedule={kind: constant, warmup_steps: 11}", "loop.average_decay=null", "loop.learning_rate=3"]
+    runs = [tmp_path / name for name in ("whole", "killed")]
+    commands = [words(*data, run, *ruin) for run in runs]
     assert server.run(commands[0], tmp_path / "log") == 0
+    scores = [line["mIoU"] for line in metrics(runs[0]) if line["kind"] == "val"]
+    assert max(scores[:2]) > max(scores[2:])
     assert stop_after(server, commands[1], runs[1], 8, signal.SIGKILL) == -signal.SIGKILL
-    assert server.run([*commands[1], "--resume"], tmp_path / "log") == 0
-    assert (runs[1] / WEIGHTS).read_bytes() == (runs[0] / WEIGHTS).read_bytes()
+    for _ in range(2):  # the second time it is finished already
+        assert server.run([*commands[1], "--resume"], tmp_path / "log") == 0
+        assert (runs[1] / WEIGHTS).read_bytes() == (runs[0] / WEIGHTS).read_bytes()
 
 
 def test_finished_run_that_is_resumed_stays_as_it_is(server, data, whole, tmp_path):
@@ -167,11 +170,12 @@ def test_run_killed_before_its_first_checkpoint_begins_anew(server, data, whole,
 
 
 def test_folder_with_other_files_is_never_taken_for_a_run(server, data, tmp_path):
-    for name in ("recipe.yaml", "photo.jpg"):
-        run = tmp_path / name.partition(".")[0]
+    for names in (["recipe.yaml"], ["photo.jpg", "environment.json"]):
+        run = tmp_path / names[0].partition(".")[0]
         run.mkdir()
-        (run / name).write_text("mine")
+        for name in names:
+            (run / name).write_text("mine")
         assert server.run(words(*data, run), tmp_path / "log") == 1
         assert server.run([*words(*data, run), "--resume"], tmp_path / "log") == 1
-        assert (run / name).read_text() == "mine"
-        assert len(list(run.iterdir())) == 1
+        assert sorted(path.name for path in run.iterdir()) == sorted(names)
+        assert all((run / name).read_text() == "mine" for name in names)

@@ -53,6 +53,21 @@ def test_pool_holds_neither_the_labelled_tiles_nor_those_kept_for_scores(farm):
     assert set(validation.column("tile_id")) == set(catalog.filter(split="val").column("tile_id"))
 
 
+def test_tiles_set_aside_between_splits_stay_out_of_the_pool(farm, tmp_path):
+    catalog = Catalog.open(farm / "catalog.parquet")
+    splits = catalog.column("split")
+    aside = splits.index("train", len(splits) // 2)
+    catalog.with_columns(split=[None if place == aside else name for place, name in enumerate(splits)]).save(tmp_path / "aside.parquet")
+    catalog.with_columns(split=[None] * len(catalog)).save(tmp_path / "whole.parquet")
+    none_taken = catalog.take([])
+    found = _pool((tmp_path / "aside.parquet",), ("train",), none_taken)
+    assert found is not None
+    assert catalog.column("tile_id")[aside] not in found.column("tile_id")
+    whole = _pool((tmp_path / "whole.parquet",), ("train",), none_taken)
+    assert whole is not None
+    assert len(whole) == len(catalog)
+
+
 def test_run_says_what_it_was_trained_on(farm):
     place = farm / "with-pool"
     tilth.pretrain(

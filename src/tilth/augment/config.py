@@ -43,14 +43,10 @@ class StrongConfig(Config):
     brightness: Probability = Field(default=0.5, description="factor from U(1 - b, 1 + b) (S5)")
     contrast: Probability = Field(default=0.5, description="factor from U(1 - c, 1 + c), optical bands (S5)")
     saturation: Probability = Field(default=0.5, description="factor from U(1 - s, 1 + s) (S5)")
-    hue: float = Field(
-        default=0.25, ge=0, le=0.5, description="shift from U(-h, h), in turns of the colour circle (S5)"
-    )
+    hue: float = Field(default=0.25, ge=0, le=0.5, description="shift from U(-h, h), in turns of the colour circle (S5)")
     grayscale_probability: Probability = Field(default=0.2, description="probability of grey optical bands (S5)")
     blur_probability: Probability = Field(default=0.5, description="probability of a Gaussian blur (S5)")
-    blur_sigma: tuple[Positive, Positive] = Field(
-        default=(0.1, 2.0), description="range of the blur's standard deviation in pixels (S5)"
-    )
+    blur_sigma: tuple[Positive, Positive] = Field(default=(0.1, 2.0), description="range of the blur's standard deviation in pixels (S5)")
     radar_gain_db: float = Field(default=2.0, ge=0, description="radar: offset from U(-g, g) in decibels, with the jitter; own proposal")
     radar_contrast: Probability = Field(
         default=0.25, description="radar: factor from U(1 - c, 1 + c) around the mean, with the jitter; own proposal"
@@ -73,9 +69,7 @@ class CutMixConfig(Config):
     """The CutMix box (s5_pretrain.md section 4)."""
 
     probability: Probability = Field(default=0.5, description="probability that a sample gets a box (S5)")
-    area: tuple[Positive, Positive] = Field(
-        default=(0.02, 0.4), description="range of the box's share of the image (S5)"
-    )
+    area: tuple[Positive, Positive] = Field(default=(0.02, 0.4), description="range of the box's share of the image (S5)")
     ratio: tuple[Positive, Positive] = Field(
         default=(0.3, 1 / 0.3), description="range of the box's height / width, on a square image (S5)"
     )

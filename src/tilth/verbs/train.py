@@ -63,7 +63,7 @@ class PretrainOptions(TrainOptions):
     method: str = pydantic.Field(json_schema_extra={"positional": True}, description=f"how to learn: {', '.join(method_names())}")
     unlabelled: tuple[Path, ...] = pydantic.Field((), description="catalogs of the unlabelled pool; may name the labelled catalog too")
     unlabelled_split: tuple[str | None, ...] = pydantic.Field(
-        ("train", None), description="rows of the pool to use; by default none that is kept for validation or test"
+        ("train",), description="rows of the pool to use; a catalog without any split is used whole"
     )
 
 
@@ -173,7 +173,12 @@ def _fit(trainer: Trainer, run: Run, resumed: bool) -> FitResult:
 def _open(paths: tuple[Path, ...]) -> Catalog:
     from tilth.catalog.table import Catalog
 
-    catalogs = [Catalog.open(path) for path in paths]
+    return _concat([Catalog.open(path) for path in paths])
+
+
+def _concat(catalogs: list[Catalog]) -> Catalog:
+    from tilth.catalog.table import Catalog
+
     return catalogs[0] if len(catalogs) == 1 else Catalog.concat(catalogs)
 
 
@@ -207,12 +212,13 @@ def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], labelled: Cat
     """The unlabelled pool without the tiles whose labels are learnt from."""
     if not paths:
         return None
-    everything = _open(paths)
-    pool = everything.filter(split=splits)
+    # In a catalog with splits, tiles without one were set aside because they see ground of val or test.
+    catalogs = [_open((path,)) for path in paths]
+    pool = _concat([part if set(part.counts("split")) <= {None} else part.filter(split=splits) for part in catalogs])
     taken = set(labelled.column("tile_id"))
     pool = pool.take([index for index, tile_id in enumerate(pool.column("tile_id")) if tile_id not in taken])
     if not len(pool):
-        there = sorted({"none" if name is None else str(name) for name in everything.column("split")})
+        there = sorted({"none" if name is None else str(name) for name in _concat(catalogs).column("split")})
         wanted = ", ".join("none" if name is None else name for name in splits)
         raise CatalogError(
             f"{paths[0]}: no tile left for the unlabelled pool in split {wanted}, the labelled ones taken out; splits there: "
