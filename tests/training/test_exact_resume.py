@@ -114,8 +114,8 @@ def test_log_lines_between_checkpoints_come_out_the_same(server, data, tmp_path)
 
 
 def test_best_weights_from_before_the_kill_are_exported_and_stay(server, data, tmp_path):
-    # A rate that rises until it ruins the network: the best weights are those of an early validation.
-    ruin = ["loop.schedule={kind: constant, warmup_steps: 11}", "loop.average_decay=null", "loop.learning_rate=3"]
+    # Learning from all its own errors ruins the network: the best weights are those of an early validation.
+    ruin = ["settings.threshold=0", "settings.unlabelled_weight=50", "loop.average_decay=null", "loop.learning_rate=0.01"]
     runs = [tmp_path / name for name in ("whole", "killed")]
     commands = [words(*data, run, *ruin) for run in runs]
     assert server.run(commands[0], tmp_path / "log") == 0
@@ -151,7 +151,7 @@ def test_wrong_requests_leave_no_folder_behind(server, data, tmp_path):
         (["loop.batch_size=3", "loop.accumulate=2"], "make it a multiple of 2"),
         (["settings.treshold=0.9"], "did you mean 'threshold'"),
         (["network.encoder=test_byobnett"], "did you mean"),
-        (["unlabelled_split=[nowhere]"], "unlabelled"),
+        (["labelled_split=nowhere"], "no labelled tile in split"),
     ):
         flags = [item for item in more if "=" not in item]
         code = server.run([*words(*data, run, *[item for item in more if "=" in item]), *flags], log)
