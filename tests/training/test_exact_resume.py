@@ -104,6 +104,15 @@ def test_interrupted_run_says_how_to_go_on_and_ends_with_the_same_bytes(server, 
     check_same(run, whole)
 
 
+def test_resumed_run_in_channels_last_layout_ends_with_the_same_bytes(server, data, tmp_path):
+    runs = [tmp_path / "whole", tmp_path / "stopped"]
+    commands = [words(*data, run, "loop.channels_last=true", "loop.steps=6", "loop.checkpoint_every=2") for run in runs]
+    assert server.run(commands[0], tmp_path / "log") == 0
+    assert stop_after(server, commands[1], runs[1], 3, signal.SIGKILL) == -signal.SIGKILL
+    assert server.run([*commands[1], "--resume"], tmp_path / "log") == 0
+    check_same(runs[1], runs[0])
+
+
 def test_log_lines_between_checkpoints_come_out_the_same(server, data, tmp_path):
     runs = [tmp_path / "whole", tmp_path / "stopped"]
     commands = [words(*data, run, "loop.log_every=4", "loop.checkpoint_every=3", "loop.steps=8") for run in runs]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 import torch.distributed as distributed
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -21,14 +22,14 @@ def build_fabric(config: LoopConfig) -> Fabric:
     """Start the processes of a run; under torchrun or SLURM, join those that were started there.
 
     Raises:
-        RunError: more devices than there are, an accelerator that is not there, or torchrun started another number of processes.
+        RunError: more devices than there are, an accelerator that is not there, or torchrun or srun started another number of processes.
     """
     wanted = config.devices * config.nodes
-    started = int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else wanted
-    if started != wanted:
+    started = _started_processes()
+    if started not in (None, wanted):
         # Each of them would take itself for the only one, and all would write into one folder.
         raise RunError(
-            f"torchrun started {started} processes, but loop.devices={config.devices} times loop.nodes={config.nodes} is {wanted}; "
+            f"{started} processes were started, but loop.devices={config.devices} times loop.nodes={config.nodes} is {wanted}; "
             "make them equal"
         )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
@@ -43,6 +44,16 @@ def build_fabric(config: LoopConfig) -> Fabric:
         ) from None
     fabric.launch()
     return fabric
+
+
+def _started_processes() -> int | None:
+    """How many processes torchrun or srun started; None if this one was started by hand."""
+    if distributed.is_torchelastic_launched():
+        return int(os.environ["WORLD_SIZE"])
+    # SLURM_NTASKS alone is also set in the shell of an allocation, where nothing has been started yet.
+    if "SLURM_PROCID" in os.environ and SLURMEnvironment.detect():
+        return int(os.environ["SLURM_NTASKS"])
+    return None
 
 
 class _SummedOverRanks(torch.autograd.Function):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from tilth.methods.base import Losses
 from tilth.training.distributed import mean_over_ranks
 from tilth.training.progress import memory_gb
 from tilth.training.run import Run
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class MetricLog:
@@ -28,7 +30,7 @@ class MetricLog:
     def __init__(self, run: Run, step: int, *, enabled: bool) -> None:
         self.run = run
         self.enabled = enabled
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1) if enabled else None
+        self._writer = _tensorboard(run, step) if enabled else None
         self._sums: dict[str, Tensor] = {}
         self._shares: dict[str, tuple[Tensor, Tensor]] = {}
         self._steps = 0
@@ -69,11 +71,12 @@ class MetricLog:
 
     def write(self, step: int, kind: str, seconds: float, values: Mapping[str, float]) -> None:
         """Write one line of ``kind`` ``train`` or ``val``."""
-        if self._writer is None:
+        if not self.enabled:
             return
         self.run.log({"step": step, "kind": kind, "time_s": seconds, **values})
-        for name, value in values.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def warn(self, step: int, message: str) -> None:
         """Keep a warning with the metrics, so that the report can show it."""
@@ -98,3 +101,12 @@ class MetricLog:
         """Flush TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _tensorboard(run: Run, step: int) -> SummaryWriter | None:
+    """Open TensorBoard's file; None where TensorBoard is not installed, for ``metrics.jsonl`` holds the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1)

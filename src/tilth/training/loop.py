@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tilth import seeds
 from tilth.augment.config import WeakConfig
-from tilth.errors import InterruptedRunError, RunError
+from tilth.batch import Batch
+from tilth.errors import ConfigError, InterruptedRunError, RunError
 from tilth.methods.base import Losses, Method
 from tilth.models.segmenter import Segmenter
 from tilth.training.average import Average
@@ -93,6 +94,7 @@ class Trainer:
         self.best_score: float | None = None
         self.quarantine = Quarantine(dataset.order, config.max_bad_share, progress.warn)
         self._unlogged: Mapping[str, Any] | None = None
+        self._standing_warnings: list[str] = []
 
     @property
     def exported(self) -> Segmenter:
@@ -132,6 +134,7 @@ class Trainer:
                         f"stopped after step {self.step} of {self.config.steps}; the same command with --resume goes on from there"
                     )
         self._export()
+        self.fabric.barrier()  # no process goes on before the model is there
         return FitResult(self.step, self.seconds, self.best_score, self.skipped, self.quarantine.tiles)
 
     def resume(self) -> None:
@@ -187,11 +190,22 @@ class Trainer:
             batches = {stream: to_batch(item, sensor, self.weak.size, self.fabric.device) for stream, item in raw.items()}
             more = place + 1 < len(micro_batches)
             with self.fabric.no_backward_sync(self.student, enabled=more and self.fabric.world_size > 1):
-                losses = self.method.step(batches, self.step)
+                losses = self._losses(batches)
                 self.fabric.backward(losses.total / len(micro_batches))
             found.append(losses)
         self._update(found, before)
         return found
+
+    def _losses(self, batches: Mapping[str, Batch]) -> Losses:
+        try:
+            return self.method.step(batches, self.step)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigError(
+                "one tile a pass is too few for the batch norm of this decoder; "
+                "make loop.batch_size at least twice loop.accumulate times loop.devices"
+            ) from None
 
     def _update(self, found: list[Losses], before: list[Tensor]) -> None:
         """Move the weights; if a loss or the gradient is not finite, leave them and put the batch statistics back."""
@@ -226,9 +240,12 @@ class Trainer:
         event["time_left_s"] = (self.config.steps - self.step) * self.seconds / self.step
         if self.fabric.is_global_zero:
             self.progress.show(self.step, event)
-            for message in self.method.warnings(shares, self.step):
-                log.warn(self.step, message)
-                self.progress.warn(message)
+            standing = self.method.warnings(shares, self.step)
+            for message in standing:
+                if message not in self._standing_warnings:  # said once, until it has passed
+                    log.warn(self.step, message)
+                    self.progress.warn(message)
+            self._standing_warnings = standing
 
     def _validate(self, log: MetricLog) -> None:
         """Score the exported weights on the first process; keep them if they are the best so far."""

@@ -38,7 +38,8 @@ def build_optimiser(model: nn.Module, config: LoopConfig) -> AdamW:
         },
         {"params": [parameter for name, parameter in named if not decays(name, parameter, config.no_decay)], "weight_decay": 0.0},
     ]
-    fused = config.accelerator != "cpu" and bool(named) and named[0][1].is_cuda
+    # The fused step unscales gradients by itself, so Fabric could not clip them under a gradient scaler.
+    fused = bool(named) and named[0][1].is_cuda and config.precision != "16-mixed"
     return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
 
 

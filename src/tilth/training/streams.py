@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import signal
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -268,7 +268,7 @@ def build_loader(
         collate_fn=_Collate(streams),
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_stand_apart,
         persistent_workers=False,
     )
 
@@ -284,7 +284,7 @@ def plain_errors(loader: Iterable[Any]) -> Iterator[Any]:
         raise type(error)(text.strip().splitlines()[-1].partition(": ")[2]) from None
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; only the main process decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _stand_apart(_worker: int) -> None:
+    """Ctrl-C and termination reach a whole process group; only the main process decides what they mean, and ends its workers itself."""
+    os.setpgrp()
     torch.set_num_threads(1)
