@@ -18,7 +18,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable . --group dev torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev torch torchvision
 	touch $@
 
 demo: $(STAMP)

@@ -8,7 +8,8 @@ arrived, what was expected and how to mend it, in one or two lines. ``exit_code`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TilthError(Exception):
@@ -69,8 +70,28 @@ class TilthWarning(UserWarning):
     """Root of all warnings that tilth issues."""
 
 
-class CollapseWarning(TilthWarning):
-    """Pseudo-labels have collapsed to few classes, or none is accepted any more."""
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Wrap imports of optional libraries: an absent one becomes one line that names the extra to install.
+
+    Args:
+        extra: name in ``optional-dependencies``: ``geo``, ``report`` or ``tensorboard``.
+        what: what cannot be done without it, as subject of the message.
+
+    Raises:
+        MissingExtraError: an import inside failed.
+
+    Example:
+        >>> with needs_extra("geo", "footprints"):
+        ...     import no_such_library
+        Traceback (most recent call last):
+        tilth.errors.MissingExtraError: footprints: No module named 'no_such_library'; install it with: pip install 'tilth[geo]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise MissingExtraError(f"{what}: {reason}; install it with: pip install 'tilth[{extra}]'") from None
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -12,9 +12,9 @@ from PIL import Image
 from tilth.catalog.build import build_catalog
 from tilth.catalog.config import BuildConfig
 from tilth.catalog.discover import Problem
-from tilth.catalog.geometry import covered_km2, cut_windows
+from tilth.catalog.geometry import covered_km2, cut_windows, footprints
 from tilth.errors import ConfigError, DataError, MissingFileError, SensorMismatchError, TilthWarning, UsageError
-from tilth.imagery.read import Window
+from tilth.imagery.read import RasterInfo, Window
 
 from .conftest import noise, write_scheme
 
@@ -174,6 +174,21 @@ def test_footprints_are_where_pyproj_puts_them(tmp_path, write_scene):
     assert shape.exterior.is_ccw
     # 1 km x 1 km; the scale of UTM at its central meridian is 0.9996 each way.
     assert covered_km2(catalog.table["geometry"]) == pytest.approx(1 / 0.9996**2, rel=1e-4)
+
+
+def test_a_local_grid_has_no_footprint(tmp_path, write_scene):
+    grid = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+    catalog = build(write_scene(tmp_path / "s.tif", noise("s", 3, 40, 40), crs=grid), window_px=20)
+    assert catalog.column("geometry") == [None] * 4
+
+
+def test_a_window_outside_of_its_projection_costs_no_other_its_footprint():
+    infos = [
+        RasterInfo(name, 10, 10, 1, "uint8", "EPSG:32631", (1, 0, left, 0, -1, 5e6), None, ("",))
+        for name, left in (("far", 1e12), ("near", 5e5))
+    ]
+    shapes = footprints(infos, np.array([[0, 0, 10, 10]] * 2), np.arange(2))
+    assert [shape is None for shape in shapes] == [True, False]
 
 
 def test_ground_seen_twice_counts_once(tmp_path, write_scene):

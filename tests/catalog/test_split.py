@@ -232,6 +232,28 @@ def test_subset_takes_labels_from_the_others_of_its_split_only(labelled):
     )
 
 
+def test_rankings_of_joined_catalogs_interlock(labelled):
+    """N tiles of several catalogs are N in all, in turn from each, however the catalogs are ordered."""
+    parts = []
+    for name in "ab":
+        ranked = split_catalog(labelled, SplitConfig(seed=ord(name)))
+        parts.append(ranked.with_columns(tile_id=[f"{name}/{tile}" for tile in ranked.column("tile_id")]))
+    first, second = (dict(zip(part.column("tile_id"), part.column("label_rank"), strict=True)) for part in parts)
+    for size in range(1, 12):
+        found = subset(Catalog.concat(parts), tiles=size, drop_others=True)
+        turned = subset(Catalog.concat(parts[::-1]), tiles=size, drop_others=True)
+        assert len(found) == size
+        assert set(found.column("tile_id")) == set(turned.column("tile_id"))
+        ranks = [sorted(known[name] for name in found.column("tile_id") if name in known) for known in (first, second)]
+        assert ranks == [list(range((size + 1) // 2)), list(range(size // 2))]
+
+
+def test_tiles_that_were_dropped_leave_no_gap_in_the_ranking(labelled):
+    ranked = split_catalog(labelled, SplitConfig())
+    kept = ranked.filter(label_rank=[1, 3, 4, 6])
+    assert sorted(subset(kept, tiles=3, drop_others=True).column("label_rank")) == [1, 3, 4]
+
+
 def test_wrong_subsets_say_what_is_wrong(labelled):
     with pytest.raises(CatalogError, match="no column 'label_rank'"):
         subset(labelled, tiles=3)

@@ -183,9 +183,15 @@ CASES: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "no such validation split": ([*TRAIN, "--validation-split", "vla"], 1, ("'vla'", "validation_split=null")),
     "unknown method": (["pretrain", "s5p", *PRETRAIN[2:]], 2, ("unknown method 's5p'", "did you mean 's4p'?")),
     "unknown method setting": (
-        [*PRETRAIN, "--unlabelled", "{farm}/catalog.parquet", "settings.treshold=1"],
+        [*PRETRAIN, "--unlabelled", "{farm}/catalog.parquet", "--labelled-tiles", "4", "settings.treshold=1"],
         2,
         ("'treshold'", "did you mean 'threshold'?"),
+    ),
+    "device of validation": ([*TRAIN, "inference.device=cpu"], 2, ("unknown key 'inference.device'",)),
+    "plateau without validation": (
+        [*TRAIN, "loop.schedule.kind=plateau", "validation_split=null"],
+        2,
+        ("loop.schedule.kind=plateau", "choose another schedule"),
     ),
     "unknown encoder": ([*TRAIN, "network.encoder=resnet81"], 2, ("'resnet81'", "did you mean 'resnet")),
     "unknown task": (["finetune", "detect", *TRAIN[2:]], 2, ("TASK", "'segment'")),
@@ -257,7 +263,17 @@ CASES: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "no tile in the split": (
         ["evaluate", "{farm}/run", "{farm}/catalog.parquet", "--split", "tset", "--out", "{out}/x"],
         1,
-        ("tset", "train, val, test"),
+        ("tset", "splits there: test, train, val"),
+    ),
+    "device that is not there": (
+        ["evaluate", "{farm}/run", "{farm}/catalog.parquet", "--out", "{out}/x", "inference.device=cuda:99"],
+        2,
+        ("inference.device=cuda:99", "choices: auto, cpu"),
+    ),
+    "overlap as large as the window": (
+        ["evaluate", "{farm}/run", "{farm}/catalog.parquet", "--out", "{out}/x", "inference.window=64", "inference.overlap=64"],
+        2,
+        ("inference: overlap (64) must be smaller than window (64)",),
     ),
     "catalog of another scheme": (["evaluate", "{farm}/run", "{farm}/pairs.parquet", "--out", "{out}/x"], 1, ("scheme",)),
     "unknown metric": (["compare", "groups.a={farm}/run", "--out", "{out}/x", "--metric", "miou"], 2, ("'miou'", "choices: AA, ")),

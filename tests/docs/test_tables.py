@@ -22,6 +22,7 @@ from tilth.models.config import Decoder
 from tilth.recipes.run import recipe_names
 from tilth.sensors import get_sensor, sensor_names
 from tilth.verbs.landscapes import LandscapesOptions
+from tilth.verbs.predict import PredictOptions
 from tilth.verbs.registry import targets
 from tilth.verbs.train import PretrainOptions
 
@@ -56,7 +57,7 @@ TABLES = {
     "settings network": settings(PretrainOptions, "network."),
     "settings weak": settings(PretrainOptions, "weak."),
     "settings loop": settings(PretrainOptions, "loop."),
-    "settings inference": settings(PretrainOptions, "inference."),
+    "settings inference": settings(PredictOptions, "inference."),
     "settings fixmatch": settings(FixMatchConfig, shown_start="settings."),
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
     "settings noise": settings(LandscapesOptions, "noise."),

@@ -19,6 +19,9 @@ from tilth.evaluation import evaluate
 from tilth.evaluation.evaluate import evaluate_catalog, validation_scores
 from tilth.evaluation.gallery import CORRECT, IGNORED, MAX_SIDE_PX, WRONG, choose
 from tilth.evaluation.result import Evaluation, TileScore
+from tilth.imagery.read import read_label, read_pixels
+from tilth.models.inference import predict_tile
+from tilth.prediction.scene import predict_scene
 from tilth.sensors import get_sensor
 
 SENSOR = get_sensor("rgb")
@@ -264,6 +267,59 @@ def test_validation_agrees_with_evaluation_and_leaves_every_mode_as_it_was(tiles
     assert model.layer.weight.grad is not None
 
 
+class Surrounded(Brightest):
+    """Adds the mean of all it is shown, padding included, so that what surrounds an image matters."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image) - 9 * image.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 27), (40, 9), (64, 64)])
+def test_a_small_image_gets_the_same_classes_from_evaluation_and_prediction(tiles: Tiles, tmp_path: Path, height: int, width: int) -> None:
+    seen, _ = draw(6, height, width, wrong=0)
+    seen[: height // 2] = 0  # one-sided, so that padding changes the mean
+    tiles.add("small", seen, seen)
+    scene = predict_scene(Surrounded(), tiles.folder / "small.png", tmp_path / "map.tif", window=128, overlap=32)
+    mapped = read_label(str(scene.path))
+    probabilities = predict_tile(Surrounded(), read_pixels(str(tiles.folder / "small.png")), window=128, overlap=32)
+    assert np.array_equal(mapped, probabilities.argmax(0).numpy())
+    tiles.rows.clear()
+    tiles.add("small", seen, mapped)
+    assert evaluate_catalog(Surrounded(), tiles.catalog(), window=128, overlap=32).scores.overall_accuracy == 1
+
+
+def test_unusable_validation_tiles_are_left_out_told_and_counted(tiles: Tiles) -> None:
+    tiles.add("good", *draw(4, 20, 25, wrong=0.4))
+    alone = validation_scores(Brightest(), tiles.catalog())
+    for name in ("torn", "gone", "wrong label", "other size", "last"):
+        tiles.add(name, *draw(5, 20, 25, wrong=0.4))
+    catalog = tiles.catalog()
+    (tiles.folder / "torn.png").write_bytes((tiles.folder / "torn.png").read_bytes()[:60])
+    (tiles.folder / "gone.png").unlink()
+    Image.fromarray(np.full((20, 25), 7, np.uint8)).save(tiles.folder / "wrong label_label.png")
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(tiles.folder / "other size.png")
+    (tiles.folder / "last_label.png").unlink()
+    told: dict[str, str] = {}
+    found = validation_scores(Brightest(), catalog, on_bad=told.__setitem__)
+    assert list(told) == ["torn", "gone", "wrong label", "other size", "last"]
+    assert all(name in reason for name, reason in told.items())
+    assert found == {**alone, "unreadable_tiles": 5}
+    assert validation_scores(Brightest(), catalog) == found
+    with pytest.raises(DataError, match=r"torn\.png"):
+        evaluate_catalog(Brightest(), catalog)
+    with pytest.raises(DataError, match=r"none of the 5 validation tiles can be used; the first: .*torn\.png.*tilth catalog check"):
+        validation_scores(Brightest(), catalog.take([1, 2, 3, 4, 5]))
+
+
+def test_a_network_that_answers_nan_is_no_matter_of_tiles(tiles: Tiles) -> None:
+    tiles.add("one", *draw(0, 6, 6, wrong=0))
+    tiles.add("two", *draw(1, 6, 6, wrong=0))
+    model = Brightest()
+    model.layer.weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="tile 'one': the model's output is not finite"):
+        validation_scores(model, tiles.catalog())
+
+
 def test_modes_are_restored_after_a_failure_too(tiles: Tiles) -> None:
     tiles.add("wrong", np.zeros((4, 4), dtype=int), np.full((4, 4), 7))
     model = Brightest().train()
@@ -289,14 +345,17 @@ def test_another_sensor_is_refused_with_the_difference(tiles: Tiles) -> None:
         evaluate_catalog(Brightest(), tiles.catalog(sensor=get_sensor("rgbn")))
 
 
-def test_another_scheme_is_refused_and_another_palette_is_not(tiles: Tiles) -> None:
+def test_other_classes_are_refused_and_another_name_or_palette_is_not(tiles: Tiles) -> None:
     tiles.add("one", *draw(0, 4, 4, wrong=0))
     swapped = ClassScheme(name="primary", classes=SCHEME.classes[::-1])
     with pytest.raises(
         CatalogError, match=r"scheme 'primary' \(water, grass, brick\), the model predicts 'primary' \(brick, grass, water\)"
     ):
         evaluate_catalog(Brightest(), tiles.catalog(swapped))
-    repainted = ClassScheme(name="primary", classes=tuple(LandClass(name=item.name, colour=(1, 2, 3)) for item in SCHEME.classes))
+    repainted = ClassScheme(
+        name="folder_of_the_labels", classes=tuple(LandClass(name=item.name, colour=(1, 2, 3)) for item in SCHEME.classes)
+    )
+    tiles.rows[0]["scheme"] = repainted.name
     assert evaluate_catalog(Brightest(), tiles.catalog(repainted)).colours == SCHEME.colours
 
 

@@ -131,4 +131,4 @@ except MissingExtraError as error:
     print(error)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path.cwd())
-    assert "pip install rasterio" in ran.stdout
+    assert "pip install 'tilth[geo]'" in ran.stdout

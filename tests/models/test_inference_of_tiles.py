@@ -9,7 +9,7 @@ import torch
 from support.tiny_models import TinySegmenter
 from tilth.errors import SensorMismatchError, UsageError
 from tilth.imagery.read import Pixels
-from tilth.models.inference import blend_weights, predict_tile, weight_sum, window_starts
+from tilth.models.inference import blend_weights, evaluating, fit_window, predict_tile, weight_sum, window_starts
 from tilth.sensors import get_sensor
 
 
@@ -82,6 +82,20 @@ def test_tile_smaller_than_the_window_is_padded_with_invalid_pixels():
     torch.testing.assert_close(got, predict_tile(model, wide, window=10, overlap=2)[:, :6, :5])
 
 
+@pytest.mark.parametrize(
+    ("asked", "size", "expected"),
+    [
+        ((512, 128), (100, 70), (128, 127)),
+        ((512, 128), (1, 1), (32, 31)),
+        ((512, 16), (64, 64), (64, 16)),
+        ((512, 128), (600, 70), (512, 128)),
+        ((20, 4), (7, 9), (20, 4)),
+    ],
+)
+def test_a_window_is_no_larger_than_the_network_needs_for_the_image(asked, size, expected):
+    assert fit_window(*asked, *size) == expected
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
 def test_stored_types_give_the_same_as_float(dtype):
     model, pixels = TinySegmenter(), tile(12, 12)
@@ -98,6 +112,19 @@ def test_training_mode_is_restored_and_no_gradient_kept():
     assert torch.equal(first, predict_tile(model, pixels, window=8, overlap=4))
     # And a training step afterwards works.
     model(model.normalise(torch.zeros(1, 3, 8, 8))).sum().backward()
+
+
+def test_every_part_gets_its_own_mode_back():
+    model = TinySegmenter().train()
+    model.dropout.eval()
+    before = [part.training for part in model.modules()]
+    predict_tile(model, tile(12, 12), window=8, overlap=4)
+    assert [part.training for part in model.modules()] == before
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [part.training for part in model.modules()] == before
+    assert torch.is_grad_enabled()
 
 
 def test_narrow_precision_stays_near():

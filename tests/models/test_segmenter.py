@@ -114,6 +114,14 @@ def test_run_folder_stands_for_the_model_in_it(tmp_path):
     assert Segmenter.load(tmp_path / "run").scheme == SCHEME
 
 
+def test_an_unfinished_run_is_called_so(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(MissingFileError, match=r"run: this run is not finished and holds no model yet; go on with --resume$"):
+        Segmenter.load(tmp_path / "run")
+    tiny_model().save(tmp_path / "run" / "model")
+    assert Segmenter.load(tmp_path / "run").scheme == SCHEME
+
+
 def test_broken_folders_are_refused_by_name(tmp_path):
     with pytest.raises(MissingFileError, match=r"not a model folder, config\.json is missing"):
         Segmenter.load(tmp_path / "nowhere")
@@ -152,7 +160,11 @@ def test_networks_that_cannot_be_built_are_refused():
         (NetworkConfig(encoder="resnet8"), "timm has no model 'resnet8'; did you mean 'resnet.*'"),
         (NetworkConfig(encoder="nonsense"), "choices: .*resnet18"),
         (NetworkConfig(encoder="test_vit"), "test_vit"),
-        (NetworkConfig(encoder="test_byobnet", options={"depth_of_field": 3}), "depth_of_field"),
+        (
+            NetworkConfig(encoder="test_byobnet", options={"depth_of_field": 3}),
+            r"^network\.options\.depth_of_field: unet on test_byobnet takes no such option; .*decoder_channels",
+        ),
+        (NetworkConfig(encoder="resnet10t", decoder="fpn", options={"decoder_dropot": 0}), "did you mean 'decoder_dropout'"),
         (NetworkConfig(encoder="test_byobnet", options={"decoder_channels": [8, 8]}), "cannot be built"),
     ):
         with pytest.raises(ConfigError, match=expected) as caught:

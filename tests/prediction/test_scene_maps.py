@@ -15,6 +15,7 @@ from tilth.imagery.read import read_info, read_pixels
 from tilth.imagery.write import write_raster
 from tilth.models.inference import predict_tile
 from tilth.prediction.scene import predict_scene
+from tilth.reporting.maps import read_map
 from tilth.sensors import get_sensor
 
 TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
@@ -142,6 +143,14 @@ def test_plain_image_works_and_says_that_it_has_no_place(tmp_path):
     assert result.class_area_m2 is None
     assert result.valid_pixels == 2000
     assert read_info(str(result.path)).crs is None
+
+
+def test_scene_on_a_local_grid_is_mapped_without_areas(tmp_path):
+    grid = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+    result = predict_scene(TinySegmenter(), scene(tmp_path / "scene.tif", crs=grid), tmp_path / "map.tif", window=32, overlap=8)
+    assert result.georeferenced
+    assert result.class_area_m2 is None
+    assert read_map(result.path).classes[0].area_m2 is None
 
 
 def test_black_surroundings_stay_nodata_unless_told_otherwise(tmp_path):

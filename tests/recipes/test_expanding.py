@@ -85,6 +85,22 @@ def test_out_is_no_value_of_a_recipe(wrong):
         RecipeConfig.parse(tree)
 
 
+def test_command_is_no_value_of_a_recipe():
+    with pytest.raises(ConfigError, match="'command' cannot be a value of a recipe; it is the command line that does the recipe"):
+        RecipeConfig.parse({"name": "r", "description": "d", "values": {"command": "x"}, "stages": [{"name": "a", "verb": "v"}]})
+
+
+@pytest.mark.parametrize("name", ["loop.devices=2", "loop.nodes=3"])
+def test_training_on_several_devices_is_refused_before_anything_is_done(name):
+    from tilth.recipes.plan import prepare
+
+    key, _, number = name.removeprefix("loop.").partition("=")
+    options = {"task": "segment", "labelled": ["c.parquet"], "out": "${out}/run", "loop": {key: int(number), "batch_size": 6}}
+    stages = expand(recipe({"name": "train", "verb": "finetune", "options": options}), OUT, {})
+    with pytest.raises(ConfigError, match=rf"stage 'train': a recipe trains on one device, and .*{name}.*by itself with tilth finetune"):
+        prepare(stages, OUT)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipe_expands_into_stages_whose_options_validate(name):
     from tilth.recipes.plan import prepare

@@ -1,6 +1,9 @@
 """Which stages a second run of a recipe does again, and which it leaves alone."""
 
+import html
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import yaml
 import tilth
 from support.tiny_farm import TRAINING, tree
 from tilth.cli.main import main
+from tilth.config import apply_overrides
 from tilth.errors import ConfigError, OutputExistsError, RunError
 from tilth.recipes.stamps import INPUT_OPTIONS, OUTPUT_OPTIONS
 from tilth.verbs import registry
@@ -251,3 +255,20 @@ def test_stamps_know_every_option_that_is_a_path():
         for key, info in registry.load(name).options.model_fields.items():
             if "Path" in str(info.annotation):
                 assert key in INPUT_OPTIONS | OUTPUT_OPTIONS, f"{name}: {key}"
+
+
+def test_report_shows_the_command_line_that_was_given(again):
+    """As a shell takes it: read back, it asks for the same values."""
+    recipe = yaml.safe_load((again / "recipe.yaml").read_text())
+    recipe["stages"][-1]["options"]["commands"] = ["${command}"]
+    recipe["values"]["nested"] = {}
+    (again / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    values = {"title": "It's 10 < 11", "nested": {"a": ["x", None]}, "block_m": "100"}
+    go(again, **values)
+    texts = re.split("<[^>]*>|\n", (again / "out" / "report.html").read_text())
+    line = html.unescape(next(text for text in texts if text.startswith("tilth run ")))
+    words = shlex.split(line)
+    assert words[:5] == ["tilth", "run", str(again / "recipe.yaml"), "--out", "out"]
+    assert apply_overrides({}, words[5:])["values"] == {"land": "land", **values}
+    assert main(words[1:]) == 0
+    assert go(again, **values).values["done"] == []

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 from importlib import resources
 
@@ -11,6 +12,9 @@ import pytest
 from PIL import Image
 
 from support import report_sample as sample
+from support.tiny_models import TinySegmenter
+from tilth.imagery.write import write_raster
+from tilth.prediction.scene import predict_scene
 from tilth.reporting import MapInput, numbers
 from tilth.reporting.collect import Curve, count_parameters, flatten, named_folders, read_run
 from tilth.reporting.figures import Chart, Series, Strip, draw_lines, draw_strips, mean_curve, thin, ticks
@@ -174,10 +178,16 @@ def test_map_shares_and_areas_count_every_pixel_with_data(tmp_path):
     assert [item.name for item in view.classes] == list(sample.CLASSES)
     assert [item.pixels for item in view.classes] == counts[:6].tolist()
     assert sum(item.share for item in view.classes) == pytest.approx(1)
-    assert view.classes[2].area_m2 == pytest.approx(counts[2] * 0.25)
+    # Near the line where UTM is true to scale.
+    assert view.classes[2].area_m2 == pytest.approx(counts[2] * 0.25, rel=2e-4)
     assert view.classes[2].colour == sample.COLOURS[2]
     assert view.nodata_share == pytest.approx(counts[255] / labels.size)
-    assert (view.crs, plain(view.pixel), view.bar_metres, view.bar_share) == ("EPSG:32640", "0.5 \u00d7 0.5 m", 20.0, pytest.approx(0.2))
+    assert (view.crs, plain(view.pixel), view.bar_metres, view.bar_share) == (
+        "EPSG:32640",
+        "0.5 \u00d7 0.5 m",
+        20.0,
+        pytest.approx(0.2, rel=1e-4),
+    )
 
 
 def test_areas_in_degrees_agree_with_the_ellipsoid(tmp_path):
@@ -185,7 +195,24 @@ def test_areas_in_degrees_agree_with_the_ellipsoid(tmp_path):
     view = read_map(sample.make_map(tmp_path / "map.tif", crs="EPSG:4326"))
     whole = pyproj.Geod(ellps="WGS84").polygon_area_perimeter([55, 55.02, 55.02, 55], [25, 25, 24.98, 24.98])[0]
     found = sum(item.area_m2 for item in view.classes) / (1 - view.nodata_share)
-    assert found == pytest.approx(abs(whole), rel=0.006)
+    assert found == pytest.approx(abs(whole), rel=1e-4)
+
+
+def test_areas_on_the_page_are_those_of_the_prediction_and_the_ground(tmp_path):
+    # Web Mercator at 52 degrees north: a square metre of the map is 0.37 on the ground.
+    side, north = 64, 6_800_000.0
+    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side)).astype(np.uint8)
+    scene = write_raster(tmp_path / "scene.tif", pixels, crs="EPSG:3857", transform=(1.0, 0.0, 1e6, 0.0, -1.0, north))
+    predicted = predict_scene(TinySegmenter(), scene, tmp_path / "map.tif", window=32, overlap=8)
+    view = read_map(predicted.path)
+    shown = {item.name: item.area_m2 for item in view.classes}
+    assert shown == pytest.approx(predicted.class_area_m2, rel=1e-9)
+    latitude = 2 * math.atan(math.exp((north - side / 2) / 6378137)) - math.pi / 2
+    flat = 1 - 0.00669437999 * math.sin(latitude) ** 2
+    ground = side**2 * math.cos(latitude) ** 2 * (1 - 0.00669437999) / flat**2
+    assert sum(shown.values()) == pytest.approx(ground, rel=1e-6)
+    assert ground < 0.4 * side**2
+    assert view.bar_metres / view.bar_share == pytest.approx(side * math.cos(latitude) / math.sqrt(flat), rel=1e-6)
 
 
 def test_a_map_without_crs_names_or_colours_is_still_shown(tmp_path):

@@ -138,7 +138,7 @@ def make_run(folder: Path, method: str = "s4p", seed: int = 0, steps: int = 600,
     (folder / "model").mkdir(parents=True)
     rng = np.random.default_rng(seed + 10 * (method == "s4p"))
     loop = {"steps": steps, "batch_size": 8, "seed": seed, "learning_rate": 0.0003, "schedule": {"kind": "cosine"}, "workers": seed}
-    recipe = {"verb": "pretrain", "labelled": ["catalog.parquet"], "out": f"runs/{folder.name}", "labelled_tiles": 12, "resume": False}
+    recipe = {"labelled": ["catalog.parquet"], "out": f"runs/{folder.name}", "labelled_tiles": 12}
     recipe |= {"network": {"encoder": "resnet18", "decoder": "unet", "pretrained": False}, "weak": {"size": 256}, "loop": loop}
     recipe |= {"method": method, "settings": {"threshold": 0.95, "unlabelled_weight": 1.0} if method == "s4p" else {}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))

@@ -254,7 +254,7 @@ def test_agreement_is_logged_where_the_pool_has_labels(tmp_path, tmp_path_factor
 
 
 def test_averaged_teacher_without_average_is_refused_before_anything_is_lost(tmp_path, catalogs):
-    with pytest.raises(RunError, match=r"no average is kept; set loop\.average_decay"):
+    with pytest.raises(ConfigError, match=r"no average is kept; set loop\.average_decay"):
         make_trainer(tmp_path / "run", {}, catalogs=catalogs, settings={"teacher": "average"})
     trainer, _ = make_trainer(tmp_path / "run", {"average_decay": 0.9}, catalogs=catalogs, settings={"teacher": "average"})
     trainer.fit()
@@ -354,7 +354,7 @@ def test_one_tile_a_pass_is_refused_where_the_decoder_pools(tmp_path, catalogs):
 def test_processes_started_by_slurm_must_be_those_of_the_configuration(monkeypatch):
     for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RunError, match="4 processes were started, but loop.devices=1"):
+    with pytest.raises(RunError, match=r"4 processes were started, but loop\.devices=1"):
         build_fabric(LoopConfig(accelerator="cpu"))
 
 

@@ -20,11 +20,10 @@ from torch import Tensor
 from tilth.augment.config import WeakConfig
 from tilth.augment.normalise import check_bands, fill_value
 from tilth.augment.resample import Taps, linear_taps, nearest_sources, resample_linear, stack_taps, take_nearest
+from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
 from tilth.imagery.read import Window
 from tilth.sensors import Sensor
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -160,9 +159,9 @@ def weak_view(
     valid_out &= _stack([axis.inside for axis in rows], stored.device).unsqueeze(2)
     valid_out &= _stack([axis.inside for axis in columns], stored.device).unsqueeze(1)
     if mask is None:
-        mask_out = torch.full(valid_out.shape, IGNORE, dtype=torch.int64, device=stored.device)
+        mask_out = torch.full(valid_out.shape, IGNORE_INDEX, dtype=torch.int64, device=stored.device)
     else:
-        mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE)
+        mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE_INDEX)
     torch.where(valid_out.unsqueeze(1), image, fill, out=image)
 
     odd = [sample for sample, g in enumerate(geometry) if g.draw.quarter_turns % 2]

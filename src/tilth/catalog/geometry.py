@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
+from tilth.imagery.area import equal_area, to_degrees
 from tilth.imagery.read import RasterInfo, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# WGS 84 ellipsoid: semi-major axis in metres and first eccentricity.
-_AXIS_M = 6378137.0
-_ECCENTRICITY = 0.0818191908426215
+_NEED = "footprints"
 
 
 def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> list[Window]:
@@ -58,7 +58,7 @@ def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], o
         owners: (N,) position in ``infos`` of the raster each window belongs to.
 
     Returns:
-        N WKB polygons (OGC:CRS84); None where the raster is not georeferenced or the corners have no finite position.
+        N WKB polygons (OGC:CRS84); None where the raster has no place on the Earth or the corners have no finite position.
     """
     shapes: list[bytes | None] = [None] * len(windows)
     systems: dict[str, list[int]] = {}
@@ -68,8 +68,8 @@ def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], o
             systems.setdefault(info.crs, []).append(index)
     if not systems:
         return shapes
-    import shapely
-    from rasterio.warp import transform
+    with needs_extra("geo", _NEED):
+        import shapely
 
     for crs, members in systems.items():
         chosen = np.array(members)
@@ -80,12 +80,22 @@ def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], o
         row = np.stack([top, top + height, top + height, top], axis=1)
         x = affine[:, 0] * column + affine[:, 1] * row + affine[:, 2]
         y = affine[:, 3] * column + affine[:, 4] * row + affine[:, 5]
-        longitude, latitude = transform(crs, "EPSG:4326", x.ravel().tolist(), y.ravel().tolist())
-        corners = np.stack([longitude, latitude], axis=1).reshape(-1, 4, 2)
+        corners = _corner_degrees(x, y, crs)
         finite = np.isfinite(corners).all(axis=(1, 2))
         for index, shape in zip(chosen[finite].tolist(), shapely.to_wkb(shapely.polygons(corners[finite])), strict=True):
             shapes[index] = shape
     return shapes
+
+
+def _corner_degrees(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+    """Longitude and latitude (N, 4, 2) of corners (N, 4) in a CRS; NaN for windows without a place on the Earth."""
+    degrees = to_degrees(x, y, crs)
+    if degrees is not None:
+        return np.stack(degrees, axis=-1)
+    if len(x) == 1:
+        return np.full((1, 4, 2), np.nan)
+    # One point outside of the projection fails them all.
+    return np.concatenate([_corner_degrees(x[index : index + 1], y[index : index + 1], crs) for index in range(len(x))])
 
 
 def footprint_centres(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -94,7 +104,8 @@ def footprint_centres(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
     Returns:
         (N, 2) longitude and latitude in degrees; NaN where there is no footprint.
     """
-    import shapely
+    with needs_extra("geo", _NEED):
+        import shapely
 
     bounds = shapely.bounds(shapely.from_wkb(geometry.to_numpy()))
     return np.stack([bounds[:, 0] + bounds[:, 2], bounds[:, 1] + bounds[:, 3]], axis=1) / 2
@@ -106,7 +117,8 @@ def overlapping_pairs(geometry: pa.ChunkedArray) -> NDArray[np.int64]:
     Returns:
         (M, 2) positions, the first smaller than the second.
     """
-    import shapely
+    with needs_extra("geo", _NEED):
+        import shapely
 
     shapes = shapely.from_wkb(geometry.to_numpy())
     known = np.flatnonzero(~shapely.is_missing(shapes))
@@ -121,18 +133,13 @@ def overlapping_pairs(geometry: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def covered_km2(geometry: pa.ChunkedArray) -> float:
     """Area that footprints cover together, in square kilometres; ground seen twice counts once."""
-    import shapely
-
-    shapes = shapely.from_wkb(geometry.drop_null().to_numpy())
-    if not len(shapes):
+    known = geometry.drop_null()
+    if not len(known):
         return 0.0
-    projected = shapely.transform(shapes, _equal_area)
+    with needs_extra("geo", _NEED):
+        import shapely
+
+    projected = shapely.transform(
+        shapely.from_wkb(known.to_numpy()), lambda degrees: np.stack(equal_area(degrees[:, 0], degrees[:, 1]), axis=1)
+    )
     return float(shapely.union_all(projected).area / 1e6)
-
-
-def _equal_area(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cylindrical equal-area projection of the WGS 84 ellipsoid (Snyder 1987, eq. 3-12 and 10-14): metres."""
-    e = _ECCENTRICITY
-    sine = np.sin(np.radians(degrees[:, 1]))
-    q = (1 - e**2) * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
-    return np.stack([_AXIS_M * np.radians(degrees[:, 0]), _AXIS_M * q / 2], axis=1)

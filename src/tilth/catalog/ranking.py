@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tilth.catalog.rows import name_splits
 from tilth.catalog.shares import class_pixels
 from tilth.catalog.table import Catalog
 from tilth.errors import CatalogError
@@ -49,7 +50,7 @@ def label_ranks(
         labelled &= np.array([value == split for value in catalog.column("split")], dtype=bool)
     candidates = np.flatnonzero(labelled)
     if not candidates.size:
-        raise CatalogError(f"no labelled tile in split {split!r}; splits: {', '.join(str(name) for name in catalog.counts('split'))}")
+        raise CatalogError(f"no labelled tile in split {split!r}; splits there: {name_splits(catalog.table['split'])}")
     names = catalog.column("tile_id")
     candidates = np.array(sorted(candidates.tolist(), key=lambda index: names[index]))
     order = rank_by_classes(class_pixels(catalog.take(candidates), progress), seed)

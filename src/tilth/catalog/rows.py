@@ -104,6 +104,11 @@ def count_values(column: Any) -> dict[Any, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
+def name_splits(column: Any) -> str:
+    """Name the splits that rows have, for messages: in order, ``none`` for rows without."""
+    return ", ".join(sorted("none" if name is None else str(name) for name in count_values(column)))
+
+
 def merge(into: dict[str, Definition], other: Mapping[str, Definition], what: str) -> None:
     """Add definitions by name.
 

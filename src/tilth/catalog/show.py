@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tilth.catalog.summary import format_summary, summarise
 from tilth.catalog.table import Catalog, Tile
 from tilth.classes import IGNORE_INDEX, ClassScheme
-from tilth.errors import CatalogError, DataError, MissingFileError
+from tilth.errors import CatalogError, DataError, MissingFileError, needs_extra
 from tilth.imagery.picture import overlay, to_rgb
 from tilth.imagery.read import read_label, read_pixels
 from tilth.imagery.write import atomic_path
@@ -98,7 +98,8 @@ class _Sheet:
     """A white picture that is written to in pixels from its upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
-        from matplotlib.figure import Figure
+        with needs_extra("report", "contact sheets"):
+            from matplotlib.figure import Figure
 
         self.height = height
         self.width = width
@@ -112,7 +113,8 @@ class _Sheet:
         self.figure.figimage(picture, left, self.height - top - picture.shape[0], origin="upper")
 
     def save(self, path: str | Path) -> Path:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        with needs_extra("report", "contact sheets"):
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         FigureCanvasAgg(self.figure)
         with atomic_path(path) as temporary:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tilth.catalog import uris
 from tilth.catalog.config import SplitConfig
@@ -118,7 +119,8 @@ def subset(
     """Keep the labels of the first tiles of the ranking only.
 
     Args:
-        catalog: with the column ``label_rank``, as :func:`split_catalog` makes it.
+        catalog: with the column ``label_rank``, as :func:`split_catalog` makes it. Where catalogs were joined that were ranked apart,
+            their rankings interlock: the first tile of each, in order of tile id, then the second of each.
         tiles: how many training tiles stay labelled.
         percent: or which share of the ranked tiles, rounded, at least one.
         split: the split that was ranked; labels of other splits are kept.
@@ -134,7 +136,7 @@ def subset(
         raise CatalogError("subset: give either tiles or percent")
     if RANK_COLUMN not in catalog.table.column_names:
         raise CatalogError(f"subset: the catalog has no column {RANK_COLUMN!r}; rank its labels with: tilth catalog split")
-    ranks = np.array([-1 if rank is None else rank for rank in catalog.column(RANK_COLUMN)], dtype=np.int64)
+    ranks = _joint_ranks(catalog)
     ranked = int((ranks >= 0).sum())
     count = tiles if tiles is not None else max(1, round(ranked * (percent or 0) / 100))
     if not 1 <= count <= ranked or (percent is not None and not 0 < percent <= 100):
@@ -153,3 +155,14 @@ def subset(
         label_kind=pc.if_else(nothing, "none", catalog.table["label_kind"]),
         scheme=pc.if_else(nothing, pa.scalar(None, pa.string()), catalog.table["scheme"]),
     )
+
+
+def _joint_ranks(catalog: Catalog) -> NDArray[np.int64]:
+    """Ranks 0, 1, ... without gaps or repetitions, int64 (N,); -1 for tiles that are not ranked."""
+    given = catalog.table[RANK_COLUMN].fill_null(-1).to_numpy().astype(np.int64)
+    ranked = np.flatnonzero(given >= 0)
+    names = catalog.column("tile_id")
+    order = sorted(ranked.tolist(), key=lambda index: (given[index], names[index]))
+    ranks = np.full(len(catalog), -1, dtype=np.int64)
+    ranks[order] = np.arange(ranked.size)
+    return ranks

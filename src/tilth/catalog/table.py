@@ -19,7 +19,7 @@ from tilth.catalog import schema, uris
 from tilth.catalog.fingerprint import fingerprint
 from tilth.catalog.rows import TILE_COLUMNS, Tile, check_rows, count_values, make_array, make_tile, merge
 from tilth.classes import ClassScheme
-from tilth.errors import CatalogError, MissingFileError, suggest
+from tilth.errors import CatalogError, MissingFileError, needs_extra, suggest
 from tilth.imagery.write import atomic_path
 from tilth.sensors import Sensor
 
@@ -252,12 +252,16 @@ class Catalog:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the rows as a pandas table; ``geometry`` stays WKB."""
+        with needs_extra("geo", "catalogs as pandas tables"):
+            import pandas  # noqa: F401 - Arrow imports it, and its own message names no extra
+
         frame: pandas.DataFrame = self.table.to_pandas()
         return frame
 
     def to_geopandas(self) -> geopandas.GeoDataFrame:
         """Return the rows as a geopandas table with footprints in longitude and latitude (OGC:CRS84)."""
-        import geopandas
+        with needs_extra("geo", "catalogs as geopandas tables"):
+            import geopandas
 
         frame = self.to_pandas()
         return geopandas.GeoDataFrame(frame, geometry=geopandas.GeoSeries.from_wkb(frame["geometry"]), crs="OGC:CRS84")

@@ -47,6 +47,11 @@ def make_absolute(uris: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
     return _map_parents(uris, lambda parent: os.path.normpath(os.path.join(real, parent)), lambda uri: not os.path.isabs(uri))
 
 
+def make_real(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write absolute local paths with links to folders followed, so that one file has one name."""
+    return _map_parents(uris, os.path.realpath, os.path.isabs)
+
+
 def common_folder(uris: Iterable[str]) -> str:
     """Find the deepest folder that holds all local files of a list; empty when there are none."""
     parents = {os.path.dirname(uri) for uri in uris if not is_remote(uri)}

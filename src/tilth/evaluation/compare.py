@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from tilth.errors import DataError, UsageError, suggest
+from tilth.errors import DataError, UsageError, needs_extra, suggest
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation, Record, mean, read_record
 from tilth.evaluation.wording import comparison_markdown, count, spread, verdict
 
@@ -193,7 +193,8 @@ def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[
         >>> round(low, 4), round(high, 4)
         (-0.0048, 0.0448)
     """
-    from scipy.stats import t
+    with needs_extra("report", "comparing seeds"):
+        from scipy.stats import t
 
     number = len(differences)
     if number < 2:

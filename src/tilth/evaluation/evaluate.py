@@ -17,7 +17,7 @@ from tilth.errors import DataError, OutputExistsError
 from tilth.evaluation.gallery import choose, quadruple, write_gallery
 from tilth.evaluation.metrics import ConfusionMatrix, scores
 from tilth.evaluation.result import METRICS_FILE, Evaluation, TileScore
-from tilth.evaluation.samples import Inference, labelled_tiles, read_sample, read_samples
+from tilth.evaluation.samples import Inference, OnBad, labelled_tiles, read_sample, read_samples
 from tilth.imagery.write import write_text
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def evaluate_catalog(
         The evaluation; the same as ``Evaluation.read(out)``.
 
     Raises:
-        CatalogError: no labelled tile, several class schemes, or another scheme than the model's.
+        CatalogError: no labelled tile, several class schemes, or other classes than the model's.
         SensorMismatchError: the tiles come from another sensor than the model's.
         DataError: a label that does not fit its image or its scheme; the message names the tile.
         UsageError: window, overlap, batch size or precision make no sense.
@@ -106,8 +106,12 @@ def validation_scores(
     batch_size: int = 4,
     device: str | torch.device | None = None,
     precision: str = "32",
+    on_bad: OnBad | None = None,
 ) -> dict[str, float]:
     """Measure a model during training: no files, no pictures, and every module is left in the mode (train or eval) it was in.
+
+    Unlike :func:`evaluate_catalog`, tiles that cannot be read or whose label does not fit are left out: one bad file must not end
+    days of training.
 
     Args:
         segmenter: the model.
@@ -117,26 +121,34 @@ def validation_scores(
         batch_size: windows a forward pass.
         device: where to predict; by default where the model is.
         precision: as in :func:`tilth.models.inference.predict_tile`.
+        on_bad: told id and reason of each tile that is left out.
 
     Returns:
         ``mIoU``, ``mF1``, ``OA`` and ``iou/<class>`` as fractions. What is undefined (absent classes, nothing counted) is left out.
+        ``unreadable_tiles``, the number of tiles left out, only where there are any.
 
     Raises:
-        As :func:`evaluate_catalog`.
+        CatalogError, SensorMismatchError, UsageError: as :func:`evaluate_catalog`.
+        DataError: no tile is left, or the model's output is not finite.
     """
     place = device if device is not None else next((parameter.device for parameter in segmenter.parameters()), torch.device("cpu"))
     inference = Inference(segmenter, window, overlap, batch_size, place, precision)
     labelled = labelled_tiles(segmenter, catalog)
-    modes = [(module, module.training) for module in segmenter.modules()]
-    try:
-        measured = _measure(inference, labelled)
-    finally:
-        for module, training in modes:
-            module.training = training
+    reasons: list[str] = []
+
+    def leave_out(tile_id: str, reason: str) -> None:
+        reasons.append(reason)
+        if on_bad is not None:
+            on_bad(tile_id, reason)
+
+    measured = _measure(inference, labelled, on_bad=leave_out)
+    if not measured.tiles:
+        raise DataError(f"none of the {len(labelled)} validation tiles can be used; the first: {reasons[0]}; run tilth catalog check")
     result = scores(measured.total.matrix, segmenter.scheme.names, segmenter.scheme.colours)
     named = {name: value for name, value in result.summary.named().items() if name in ("mIoU", "mF1", "OA")}
     named |= {f"iou/{item.name}": item.iou for item in result.per_class}
-    return {name: value for name, value in named.items() if value is not None}
+    known = {name: value for name, value in named.items() if value is not None}
+    return known | ({"unreadable_tiles": float(len(reasons))} if reasons else {})
 
 
 def describe_model(segmenter: Segmenter) -> str:
@@ -144,17 +156,23 @@ def describe_model(segmenter: Segmenter) -> str:
     return f"{segmenter.config.network.encoder} + {segmenter.config.network.decoder}"
 
 
-def _measure(inference: Inference, labelled: Catalog, keep_bytes: int = 0, progress: Progress | None = None) -> _Measured:
-    """Predict and count every tile; keep predictions as long as they fit."""
+def _measure(
+    inference: Inference, labelled: Catalog, keep_bytes: int = 0, progress: Progress | None = None, on_bad: OnBad | None = None
+) -> _Measured:
+    """Predict and count every tile; keep predictions as long as they fit. Unusable tiles raise, or are told and left out."""
     scheme = inference.segmenter.scheme
     measured, kept_bytes = _Measured(ConfusionMatrix(len(scheme)), [], {}), 0
-    for place, sample in enumerate(read_samples(labelled, inference.segmenter.sensor)):
+    for place, sample in enumerate(read_samples(labelled, inference.segmenter.sensor, on_bad)):
         prediction = inference.classes(sample)
         counts = ConfusionMatrix(len(scheme))
         try:
             counts.update(torch.from_numpy(prediction), torch.from_numpy(sample.mask))
         except DataError as error:
-            raise DataError(f"tile {sample.tile.tile_id!r}, {sample.tile.label}: {error}") from None
+            reason = f"tile {sample.tile.tile_id!r}, {sample.tile.label}: {error}"
+            if on_bad is None:
+                raise DataError(reason) from None
+            on_bad(sample.tile.tile_id, reason)
+            continue
         measured.total.merge(counts)
         measured.tiles.append(_tile_score(sample.tile.tile_id, counts, scheme))
         if kept_bytes + prediction.nbytes <= keep_bytes:

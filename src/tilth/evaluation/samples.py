@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +16,15 @@ from tilth.classes import IGNORE_INDEX
 from tilth.errors import CatalogError, DataError, SensorMismatchError
 from tilth.imagery.read import Pixels, read_label, read_pixels
 from tilth.models.inference import check_windows, predict_tile
-from tilth.models.networks import STRIDE
 from tilth.sensors import Sensor
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
     from tilth.models.segmenter import Segmenter
+
+
+OnBad = Callable[[str, str], None]
+"""Told the id of a tile that cannot be used and why."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,11 @@ class Inference:
         Raises:
             DataError: the model's output is not finite.
         """
-        # A window larger than the tile would only be filled up with padding: slower, and unlike anything seen in training.
-        side = max(sample.mask.shape)
-        window = min(self.window, side + -side % STRIDE)
         probabilities = predict_tile(
             self.segmenter,
             sample.pixels,
-            window=window,
-            overlap=min(self.overlap, window - 1),
+            window=self.window,
+            overlap=self.overlap,
             batch_size=self.batch_size,
             device=self.device,
             precision=self.precision,
@@ -77,10 +77,11 @@ class Inference:
 def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:
     """Return the labelled tiles, after checking that model and tiles speak of the same bands and classes.
 
-    Colours and mappings of the schemes may differ: they do not change what a class id means.
+    Names, colours and mappings of the schemes may differ: they do not change what a class id means. A scheme is often named after its
+    folder.
 
     Raises:
-        CatalogError: no labelled tile, several class schemes, or another scheme than the model's.
+        CatalogError: no labelled tile, several class schemes, or other classes than the model's.
         SensorMismatchError: the tiles come from another sensor than the model's.
     """
     labelled = catalog.labelled()
@@ -92,7 +93,7 @@ def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:
             f"the tiles are of sensor {sensor.name!r}, the model wants {segmenter.sensor.name!r}: "
             f"{_sensor_difference(sensor, segmenter.sensor)}; use tiles of the model's sensor, or a model of theirs"
         )
-    if (scheme.name, scheme.names) != (segmenter.scheme.name, segmenter.scheme.names):
+    if scheme.names != segmenter.scheme.names:
         raise CatalogError(
             f"the labels follow scheme {scheme.name!r} ({', '.join(scheme.names)}), the model predicts "
             f"{segmenter.scheme.name!r} ({', '.join(segmenter.scheme.names)}); map the labels to the model's scheme first"
@@ -112,16 +113,29 @@ def _sensor_difference(found: Sensor, wanted: Sensor) -> str:
     return "; ".join(f"{name} {getattr(found, name)!r} instead of {getattr(wanted, name)!r}" for name in parts)
 
 
-def read_samples(labelled: Catalog, sensor: Sensor) -> Iterator[Sample]:
-    """Read tile after tile, the next one while the current one is predicted."""
+def read_samples(labelled: Catalog, sensor: Sensor, on_bad: OnBad | None = None) -> Iterator[Sample]:
+    """Read tile after tile, the next one while the current one is predicted.
+
+    Args:
+        labelled: tiles with labels.
+        sensor: theirs.
+        on_bad: told of tiles that :func:`read_sample` refuses, which are then left out; without it they raise.
+    """
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming: Future[Sample] | None = None
-        for tile in labelled.tiles():
-            current, coming = coming, reader.submit(read_sample, tile, sensor)
-            if current is not None:
-                yield current.result()
-        if coming is not None:
-            yield coming.result()
+        coming: tuple[Tile, Future[Sample]] | None = None
+        # The None at the end lets the last tile out.
+        for tile in (*labelled.tiles(), None):
+            current, coming = coming, None if tile is None else (tile, reader.submit(read_sample, tile, sensor))
+            if current is None:
+                continue
+            try:
+                sample = current[1].result()
+            except (DataError, OSError) as error:
+                if on_bad is None:
+                    raise
+                on_bad(current[0].tile_id, str(error))
+                continue
+            yield sample
 
 
 def read_sample(tile: Tile, sensor: Sensor) -> Sample:

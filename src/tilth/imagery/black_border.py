@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
 from tilth.imagery.raster import Window
 from tilth.imagery.read import read_info, read_overview
 
@@ -85,7 +86,8 @@ def find_black_border(uri: str, longest_side: int = OVERVIEW_SIDE) -> BlackBorde
     Raises:
         DataError: the raster cannot be read; see :func:`tilth.imagery.read.read_pixels`.
     """
-    from scipy import ndimage
+    with needs_extra("geo", "finding black surroundings"):
+        from scipy import ndimage
 
     info = read_info(uri)
     if info.nodata is not None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilth.errors import DataError, MissingExtraError, MissingFileError, UnreadableFileError
+from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra
 from tilth.imagery.raster import Pixels, RasterInfo, Window, finite, thinning, window_inside
 
 KEPT_OPEN = 16
@@ -41,12 +41,8 @@ def rasterio_module() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with needs_extra("geo", "GeoTIFF and other GDAL rasters"):
         import rasterio
-    except ImportError:
-        raise MissingExtraError(
-            "rasterio is needed for GeoTIFF and other GDAL rasters and is not installed: pip install rasterio"
-        ) from None
     return rasterio  # type: ignore[no-any-return]  # rasterio carries no types
 
 

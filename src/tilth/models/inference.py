@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tilth.errors import SensorMismatchError, UsageError, suggest
+from tilth.models.networks import STRIDE
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
@@ -54,6 +55,9 @@ class PixelClassifier(Protocol):
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All its parts, itself included."""
 
     def to(self, device: torch.device) -> Any:
         """Move the weights."""
@@ -96,6 +100,29 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     return starts if starts[-1] == size - window else [*starts, size - window]
 
 
+def fit_window(window: int, overlap: int, height: int, width: int) -> tuple[int, int]:
+    """Shrink a window that is larger than an image in both directions, so that it is not mostly padding: unlike anything trained on.
+
+    Evaluation and prediction both ask here, so an image gets the same classes from both.
+
+    Args:
+        window: side in pixels.
+        overlap: of neighbouring windows, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        Window, at most the longer side of the image rounded up to what the network takes (:data:`STRIDE`), and overlap below it.
+
+    Example:
+        >>> fit_window(512, 128, 100, 70), fit_window(512, 128, 600, 70), fit_window(64, 40, 20, 20)
+        ((128, 127), (512, 128), (32, 31))
+    """
+    side = max(height, width)
+    fitted = min(window, side + -side % STRIDE)
+    return fitted, min(overlap, fitted - 1)
+
+
 def axis_weights(window: int) -> Tensor:
     """Return the blending weight of each pixel along one axis of a window: float32 (w,), see :func:`blend_weights`."""
     position = (torch.arange(window, dtype=torch.float64) + 0.5) / window
@@ -128,7 +155,7 @@ def predict_tile(
     """Compute the class probabilities of one tile of any size, held in memory.
 
     Windows lie every ``window - overlap`` pixels; each pixel gets the mean of its windows' softmax probabilities, weighted by
-    :func:`blend_weights`. A tile smaller than the window is padded with pixels that are not valid.
+    :func:`blend_weights`. For a tile smaller than the window see :func:`fit_window`; what reaches beyond a tile is not valid.
 
     Args:
         segmenter: the model; moved to ``device``, and evaluated in evaluation mode (its mode is restored).
@@ -153,6 +180,7 @@ def predict_tile(
             f"tile has {bands} bands, the model expects the {len(segmenter.sensor)} of sensor {segmenter.sensor.name!r}"
             f" ({', '.join(segmenter.sensor.band_names)})"
         )
+    window, overlap = fit_window(window, overlap, height, width)
     rows, columns = window_starts(height, window, window - overlap), window_starts(width, window, window - overlap)
     place = torch.device(device)
     total = torch.zeros(len(segmenter.scheme), height, width, device=place)
@@ -211,17 +239,25 @@ def weight_sum(starts: Iterable[int], window: int, size: int) -> Tensor:
 
 
 @contextmanager
-def evaluating(segmenter: PixelClassifier, device: torch.device) -> Iterator[None]:
-    """Put a model on a device and into evaluation mode without gradients; restore its mode afterwards."""
-    training = segmenter.training
-    segmenter.to(device)
-    segmenter.train(False)
+def evaluating(model: PixelClassifier | nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """Put a model into evaluation mode without gradients; afterwards each of its parts is in the mode it was in.
+
+    Args:
+        model: running statistics are read, not written.
+        device: where to move it, and where it stays; by default where it is.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    if device is not None:
+        model.to(device)
+    model.train(False)
     try:
         # Not inference_mode: constants cached on first use here may be needed by training later.
         with torch.no_grad():
             yield
     finally:
-        segmenter.train(training)
+        # Not train(True): parts that are frozen in evaluation mode must stay so.
+        for module, training in modes:
+            module.training = training
 
 
 def check_windows(window: int, overlap: int, batch_size: int, precision: str) -> None:

@@ -7,6 +7,7 @@ same three names.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -50,6 +51,7 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
             **config.options,
         )
     except (TypeError, KeyError, ValueError, AssertionError) as error:
+        _blame_option(config, str(error))
         raise ConfigError(
             f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {error}"
         ) from None
@@ -62,6 +64,21 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network: {config.decoder!r} built {type(network).__name__}, not a network")
     return network
+
+
+def _blame_option(config: NetworkConfig, complaint: str) -> None:
+    """Say which option is unknown: what the decoder does not know goes to the encoder, whose own complaint names neither.
+
+    Raises:
+        ConfigError: the complaint is about an option that the decoder does not have; names those that it has.
+    """
+    import segmentation_models_pytorch as smp
+
+    decoders = {"unet": smp.Unet, "fpn": smp.FPN, "deeplabv3plus": smp.DeepLabV3Plus, "upernet": smp.UPerNet}
+    known = [name for name in inspect.signature(decoders[config.decoder]).parameters if name.startswith("decoder_")]
+    for name in config.options:
+        if name not in known and f"unexpected keyword argument {name!r}" in complaint:
+            raise ConfigError(f"network.options.{name}: {config.decoder} on {config.encoder} takes no such option; {suggest(name, known)}")
 
 
 def _near(name: str, choices: list[str]) -> str:

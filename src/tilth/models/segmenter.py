@@ -126,6 +126,8 @@ class Segmenter(nn.Module):
         place = Path(folder)
         if not (place / CONFIG_FILE).is_file() and (place / "model" / CONFIG_FILE).is_file():
             place = place / "model"
+        elif not (place / CONFIG_FILE).is_file() and (place / "checkpoints").is_dir():
+            raise MissingFileError(f"{place}: this run is not finished and holds no model yet; go on with --resume")
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (place / name).is_file():
                 raise MissingFileError(

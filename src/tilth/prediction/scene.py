@@ -13,12 +13,12 @@ import torch
 
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import UsageError
+from tilth.imagery.area import value_areas_m2
 from tilth.imagery.black_border import BlackBorder, find_black_border
 from tilth.imagery.gdal import bounded_cache
 from tilth.imagery.geotiff import BlockWriter, Legend, raster_file
 from tilth.imagery.read import Pixels, RasterInfo, Window, read_info, read_pixels
-from tilth.models.inference import PixelClassifier, check_windows, evaluating
-from tilth.prediction.area import ground_area_m2
+from tilth.models.inference import PixelClassifier, check_windows, evaluating, fit_window
 from tilth.prediction.checks import check_sensor
 from tilth.prediction.strips import PANEL, Grid, Strip, predict_strips
 from tilth.sensors import Sensor
@@ -78,7 +78,7 @@ def predict_scene(
         segmenter: the model.
         scene: any raster :func:`tilth.imagery.read.read_pixels` reads, bands as the model's sensor.
         out: the map to write, ``.tif``; replaced if it exists. Confidence goes to ``<stem of out>_confidence.tif``.
-        window: side of the windows in pixels.
+        window: side of the windows in pixels; smaller for a smaller scene, see :func:`tilth.models.inference.fit_window`.
         overlap: pixels that neighbouring windows share at least.
         batch_size: windows computed at once.
         device: where to compute.
@@ -110,7 +110,7 @@ def predict_scene(
     info = read_info(source)
     check_sensor(info, segmenter.sensor)
     border = find_black_border(source) if black_border and _is_eight_bit_optical(segmenter.sensor) else None
-    grid = Grid(info.width, info.height, window, overlap, panel)
+    grid = Grid(info.width, info.height, *fit_window(window, overlap, info.height, info.width), panel)
     tally = _Tally(info, [0] * len(segmenter.scheme), [0.0] * len(segmenter.scheme))
     confidence_path = target.with_name(f"{target.stem}_confidence{target.suffix}") if confidence else None
     with ExitStack() as stack:
@@ -172,12 +172,8 @@ class _Tally:
         if self.areas is None:
             return
         crs, transform = self.info.crs, self.info.transform
-        ground = None if crs is None or transform is None else ground_area_m2(strip.window, crs, transform)
-        if ground is None:
-            self.areas = None
-            return
-        each = ground / strip.classes.size
-        self.areas = [before + count * each for before, count in zip(self.areas, counts, strict=True)]
+        ground = None if crs is None or transform is None else value_areas_m2(strip.classes, strip.window, crs, transform)
+        self.areas = None if ground is None else [before + more for before, more in zip(self.areas, ground.tolist(), strict=False)]
 
 
 def _is_eight_bit_optical(sensor: Sensor) -> bool:

@@ -13,6 +13,7 @@ import pydantic
 from tilth.config import Config
 from tilth.errors import ConfigError, suggest
 
+_ALWAYS_THERE = {"out": "the folder given with --out", "command": "the command line that does the recipe"}
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 # A stage's name is the name of a file, its stamp.
 _NAME = re.compile(r"[\w.+@= -]+")
@@ -41,7 +42,7 @@ class RecipeConfig(Config):
         name: what to call it.
         description: what it does, in a sentence or two.
         values: names that options and other values may refer to as ``${name}``; set from outside with ``values.name=...``; null for one
-            that has to be given. ``out`` is always there.
+            that has to be given. ``out`` and ``command`` are always there.
         stages: in the order of their work.
     """
 
@@ -52,18 +53,20 @@ class RecipeConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
-        if "out" in self.values or any("out" in stage.each for stage in self.stages):
-            raise ValueError("'out' cannot be a value of a recipe; it is the folder given with --out")
+        for name, meaning in _ALWAYS_THERE.items():
+            if name in self.values or any(name in stage.each for stage in self.stages):
+                raise ValueError(f"{name!r} cannot be a value of a recipe; it is {meaning}")
         return self
 
 
-def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any]) -> list[StageConfig]:
+def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any], command: str = "") -> list[StageConfig]:
     """Fill in values and repeat stages.
 
     Args:
         recipe: what to expand.
         out: folder of the recipe's outputs.
         values: replaces the recipe's own values.
+        command: the command line that does this, for reports.
 
     Returns:
         Stages without placeholders.
@@ -75,7 +78,7 @@ def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any]) -> list[S
     unknown = [name for name in values if name not in recipe.values]
     if unknown:
         raise ConfigError(f"recipe {recipe.name!r} has no value {unknown[0]!r}; {suggest(unknown[0], recipe.values)}")
-    given = {**recipe.values, **values, "out": str(out)}
+    given = {**recipe.values, **values, "out": str(out), "command": command}
     empty = [name for name, value in given.items() if value is None]
     if empty:
         raise ConfigError(f"recipe {recipe.name!r} needs a value for {', '.join(map(repr, empty))}; give values.{empty[0]}=...")

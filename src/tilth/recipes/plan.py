@@ -11,6 +11,7 @@ from typing import Any
 from tilth.config import Config
 from tilth.errors import ConfigError, OutputExistsError, suggest
 from tilth.recipes.config import StageConfig
+from tilth.training.config import LoopConfig
 from tilth.verbs.registry import Verb, load, targets
 
 NOT_IN_RECIPES = frozenset({"run", "demo"})
@@ -71,7 +72,7 @@ def prepare(stages: Sequence[StageConfig], out: Path) -> list[Task]:
     """Find the verb of every stage and validate all options, so that a slip in the last stage shows before the first one begins.
 
     Raises:
-        ConfigError: no such verb, options that do not validate, or a stage that writes over its own input.
+        ConfigError: no such verb, options that do not validate, a stage that writes over its own input, or a training on several devices.
     """
     verbs = [_find_verb(stage) for stage in stages]
     parsed = [verb.options.parse(stage.options, source=f"stage {stage.name!r}") for verb, stage in zip(verbs, stages, strict=True)]
@@ -81,6 +82,7 @@ def prepare(stages: Sequence[StageConfig], out: Path) -> list[Task]:
         unseen = [path for paths in written[number:] for path in paths]
         task = Task(stage, verb, options, out, (*unseen, out / "stages"))
         _refuse_in_place(task, written[number])
+        _refuse_several_devices(task)
         tasks.append(task)
     return tasks
 
@@ -179,6 +181,17 @@ def _refuse_in_place(task: Task, written: Sequence[Path]) -> None:
     for path in written:
         if path.resolve() in inputs:
             raise ConfigError(f"stage {task.stage.name!r} writes over its own input {path}; give another out")
+
+
+def _refuse_several_devices(task: Task) -> None:
+    """Every process of such a training is started with the whole command line, so each of them would do the whole recipe."""
+    loop = getattr(task.options, "loop", None)
+    if isinstance(loop, LoopConfig) and loop.devices * loop.nodes > 1:
+        raise ConfigError(
+            f"stage {task.stage.name!r}: a recipe trains on one device, and loop.devices={loop.devices} times loop.nodes={loop.nodes} is "
+            f"{loop.devices * loop.nodes}; take them out, and do this training by itself with tilth {task.verb.name}: the recipe takes "
+            "over a run with the same settings in the same folder"
+        )
 
 
 def _feeds(written: Sequence[Path], texts: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 
 from tilth.config import Config
 from tilth.errors import ConfigError, InterruptedRunError, TilthError, suggest
@@ -54,10 +57,15 @@ def run(options: RunOptions, console: Console) -> Result:
     A stage is done again when its options, an input or an output changed, and so is every stage that reads what it makes. A training
     that was interrupted goes on. A run that would have to be replaced stops the recipe before anything is done.
     """
+    return _run(options, console, ("run", options.recipe))
+
+
+def _run(options: RunOptions, console: Console, words: Sequence[str]) -> Result:
+    """Do a recipe that was asked for with these first words of the command line."""
     recipe = load_recipe(options.recipe)
     # "." has no name that paths below it would begin with.
     out = options.out if options.out.name else options.out.resolve()
-    tasks = plan.prepare(expand(recipe, out, options.values), out)
+    tasks = plan.prepare(expand(recipe, out, options.values, _command(words, options)), out)
     standings = plan.survey(tasks)
     if options.dry_run:
         return Result(summary=plan.listed(tasks, standings), values={"to_do": _names(tasks, standings, finished=False)})
@@ -76,7 +84,27 @@ def run(options: RunOptions, console: Console) -> Result:
 @verb("demo", DemoOptions)
 def demo(options: DemoOptions, console: Console) -> Result:
     """Go the whole way on synthetic scenes: catalog, trainings, scores, map, report."""
-    return run.run(RunOptions(recipe="demo", out=options.out, values=options.values), console)
+    return _run(RunOptions(recipe="demo", out=options.out, values=options.values), console, ("demo",))
+
+
+def _command(words: Sequence[str], options: RunOptions) -> str:
+    """The command line that does the same, as a shell takes it."""
+    settings = (f"values.{name}={_written(value)}" for name, value in options.values.items())
+    return shlex.join(["tilth", *words, "--out", str(options.out), *settings])
+
+
+def _written(value: Any) -> str:
+    """A value as the command line reads it: plain text where YAML reads that as the same text, else JSON, which YAML reads as well."""
+    if isinstance(value, str) and not _reads_otherwise(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _reads_otherwise(text: str) -> bool:
+    try:
+        return bool(yaml.safe_load(text) != text)
+    except yaml.YAMLError:
+        return True
 
 
 def load_recipe(name: str) -> RecipeConfig:

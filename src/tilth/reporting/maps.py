@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.errors import DataError, MissingExtraError, MissingFileError, UnreadableFileError
+from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra
+from tilth.imagery.area import Transform, row_length_m, value_areas_m2
+from tilth.imagery.raster import Window
 from tilth.reporting.inputs import MapInput, PathLike, Rgb
 from tilth.reporting.pictures import NEUTRAL, Picture, embed, embed_file, paint, stretch
 
@@ -20,13 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 LONGEST = 1100
-_EARTH_RADIUS_M = 6_371_007.2  # sphere of the same area as the WGS 84 ellipsoid
 _PLAIN_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class MapClass:
-    """What one class covers on a map: share of the pixels with data, area in m² (None without CRS)."""
+    """What one class covers on a map: share of the pixels with data, ground in m² (None without a place on Earth)."""
 
     name: str
     colour: Rgb
@@ -50,7 +51,7 @@ class MapView:
         width: of the map, in pixels.
         height: of the map, in pixels.
         nodata_share: share of pixels without data.
-        bar_metres: round length for a scale bar; None without CRS.
+        bar_metres: round length on the ground for a scale bar; None without a place on Earth.
         bar_share: its length as a share of the picture's width.
     """
 
@@ -79,11 +80,9 @@ def read_map(item: MapInput | PathLike) -> MapView:
         DataError: the map is not one band of 8-bit class ids.
         MissingExtraError: rasterio is not installed.
     """
-    try:
+    with needs_extra("geo", "maps in a report"):
         import rasterio
         import rasterio.errors
-    except ImportError:
-        raise MissingExtraError("showing a map needs rasterio; install it, or leave the map out of the report") from None
     import numpy as np
 
     given = item if isinstance(item, MapInput) else MapInput(item)
@@ -98,10 +97,10 @@ def read_map(item: MapInput | PathLike) -> MapView:
             small = source.read(1, out_shape=_small(source.height, source.width))
             nodata = int(source.nodata) if source.nodata is not None else 255
             names, colours = _legend(source)
-            crs, unit_m = _crs(source)
-            step_x, step_y = abs(source.transform.a), abs(source.transform.e)
-            ground_m = _ground_width(source, unit_m)
+            crs, pixel = _crs_name(source), _pixel_text(source)
             width, height = source.width, source.height
+            place = _place(source)
+            ground_m = None if place is None else row_length_m(height / 2, width, *place)
     except rasterio.errors.RasterioError as error:
         raise UnreadableFileError(f"{file}: cannot be read as a map: {error}") from None
     nodata = nodata if 0 <= nodata <= 255 else 255
@@ -113,7 +112,7 @@ def read_map(item: MapInput | PathLike) -> MapView:
             colour=colours.get(index, NEUTRAL[index % len(NEUTRAL)]),
             pixels=int(pixels[index]),
             share=int(pixels[index]) / counted if counted else None,
-            area_m2=float(areas[index]) if unit_m else None,
+            area_m2=None if areas is None else float(areas[index]),
         )
         for index in present
     )
@@ -126,7 +125,7 @@ def read_map(item: MapInput | PathLike) -> MapView:
         scene=_read_scene(Path(given.scene)) if given.scene else None,
         classes=classes,
         crs=crs,
-        pixel=_pixel_text(step_x, step_y, crs, unit_m),
+        pixel=pixel,
         width=width,
         height=height,
         nodata_share=1 - counted / max(int(pixels.sum()), 1),
@@ -145,22 +144,18 @@ def _unplaced_is_fine() -> Iterator[None]:
         yield
 
 
-def _count(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Count pixels and ground area (m²; 0 without CRS) of every id, float64 and int64 (256,), a band of rows at a time."""
+def _count(source: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Count pixels, int64 (256,), and ground in m², float64 (256,) or None without a place on Earth, a band of rows at a time."""
     import numpy as np
-    from rasterio.windows import Window
 
-    pixels, areas = np.zeros(256, np.int64), np.zeros(256, np.float64)
-    _, unit_m = _crs(source)
+    pixels, place = np.zeros(256, np.int64), _place(source)
+    areas = None if place is None else np.zeros(256, np.float64)
     for first, rows in _bands(source.height, source.width):
-        block = source.read(1, window=Window(0, first, source.width, rows))
-        counts = np.bincount(block.ravel(), minlength=256)
-        pixels += counts
-        if unit_m and source.crs.is_geographic:
-            top = source.transform.f + source.transform.e * first
-            areas += counts * _cell_area(top, top + source.transform.e * rows, abs(source.transform.a)) / rows
-        elif unit_m:
-            areas += counts * abs(source.transform.determinant) * unit_m**2
+        block = source.read(1, window=((first, first + rows), (0, source.width)))
+        pixels += np.bincount(block.ravel(), minlength=256)
+        if areas is not None and place is not None:
+            ground = value_areas_m2(block, Window(0, first, source.width, rows), *place)
+            areas = None if ground is None else areas + ground
     return pixels, areas
 
 
@@ -170,38 +165,31 @@ def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
         yield first, min(rows, height - first)
 
 
-def _cell_area(top_deg: float, bottom_deg: float, width_deg: float) -> float:
-    """Area in m² between two parallels, ``width_deg`` wide, on the sphere of equal area (within 0.5 % of the ellipsoid)."""
-    height = abs(math.sin(math.radians(top_deg)) - math.sin(math.radians(bottom_deg)))
-    return _EARTH_RADIUS_M**2 * math.radians(width_deg) * height
+def _place(source: Any) -> tuple[str, Transform] | None:
+    """CRS and transform, or None where the map does not say where it lies."""
+    return (source.crs.to_wkt(), tuple(source.transform)[:6]) if source.crs and not source.transform.is_identity else None
 
 
-def _crs(source: Any) -> tuple[str | None, float]:
-    """Return a name for the CRS and the metres in one of its units (0 without a CRS)."""
-    crs = source.crs
-    if not crs:
-        return None, 0.0
-    authority = crs.to_authority()
-    name = f"{authority[0]}:{authority[1]}" if authority else "custom CRS"
-    if crs.is_geographic:
-        return name, math.radians(1) * _EARTH_RADIUS_M
-    return name, float(crs.linear_units_factor[1])
+def _crs_name(source: Any) -> str | None:
+    if not source.crs:
+        return None
+    authority = source.crs.to_authority()
+    return f"{authority[0]}:{authority[1]}" if authority else "custom CRS"
 
 
-def _ground_width(source: Any, unit_m: float) -> float:
-    """Width of the map on the ground in metres, along its middle row; 0 without a CRS."""
-    width = source.width * math.hypot(source.transform.a, source.transform.d) * unit_m
-    if unit_m and source.crs.is_geographic:
-        width *= math.cos(math.radians(source.transform.f + source.transform.e * source.height / 2))
-    return float(width)
-
-
-def _pixel_text(step_x: float, step_y: float, crs: str | None, unit_m: float) -> str:
-    if crs is None:
+def _pixel_text(source: Any) -> str:
+    """Size of a pixel on the map, in degrees or metres of its CRS; empty without."""
+    if not source.crs:
         return ""
-    degrees = unit_m > 1000
-    factor = 1.0 if degrees else unit_m
-    return f"{step_x * factor:.6g} × {step_y * factor:.6g}\u202f{'°' if degrees else 'm'}"  # noqa: RUF001 - the multiplication sign is meant
+    if source.crs.is_geographic:
+        factor, unit = 1.0, "°"
+    elif source.crs.is_projected:
+        factor, unit = float(source.crs.linear_units_factor[1]), "m"
+    else:
+        # A local grid: rasterio does not tell its unit.
+        factor, unit = 1.0, "units"
+    width, height = abs(source.transform.a) * factor, abs(source.transform.e) * factor
+    return f"{width:.6g} × {height:.6g}\u202f{unit}"  # noqa: RUF001 - the multiplication sign is meant
 
 
 def _round_length(metres: float) -> float:

@@ -83,4 +83,7 @@ class LoopConfig(Config):
 
 
 RESUMABLE_CHANGES = frozenset({"workers", "log_every", "checkpoint_every", "devices", "nodes", "accelerator", "max_bad_share"})
-"""Loop settings that may differ when a run is resumed, because the result does not depend on them (devices: up to rounding)."""
+"""Loop settings that may differ when a run is resumed, because the result does not depend on them.
+
+The number of devices changes rounding, and with ``denominator=device`` also what a mean over pixels divides by.
+"""

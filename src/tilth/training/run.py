@@ -21,6 +21,7 @@ _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-mod
 _FIRST_FILE = "environment.json"
 _FIRST_NAMES = frozenset({_FIRST_FILE, "data.json", "recipe.yaml", "checkpoints", "tensorboard"})
 """All that there is of a run before its first checkpoint."""
+_FREE_TO_DIFFER = frozenset({"out", "resume", "labelled", "unlabelled", "inference"})
 
 
 class Run:
@@ -81,7 +82,8 @@ class Run:
         Args:
             recipe: the resolved recipe of now.
             data: the data description of now.
-            may_differ: keys of ``recipe["loop"]`` that do not change the result.
+            may_differ: keys of ``recipe["loop"]`` that do not change the training. How validation tiles are cut up may differ as well,
+                and how catalogs are spelt: their fingerprints are compared.
 
         Raises:
             RunError: there is nothing to resume, or recipe or data are others than those the run began with.
@@ -96,8 +98,11 @@ class Run:
         if changed:
             raise RunError(f"{self.folder}: cannot resume, these settings differ from the run's recipe.yaml: {', '.join(changed)}")
         begun = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
+        old_streams, new_streams = begun["streams"], data["streams"]
         moved = [
-            name for name in begun["streams"] if begun["streams"][name]["fingerprint"] != data["streams"].get(name, {}).get("fingerprint")
+            name
+            for name in {**old_streams, **new_streams}
+            if old_streams.get(name, {}).get("fingerprint") != new_streams.get(name, {}).get("fingerprint")
         ]
         if moved:
             raise RunError(f"{self.folder}: cannot resume, the data of {', '.join(moved)} changed since the run began")
@@ -143,9 +148,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _without(recipe: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    """Drop loop settings that may differ, and those that only say where and how the command was called."""
+    """Drop loop settings that may differ, and what only says where data and run lie and how the model is looked at."""
     loop = {key: value for key, value in recipe.get("loop", {}).items() if key not in keys}
-    return {key: value for key, value in recipe.items() if key not in {"resume", "out"}} | {"loop": loop}
+    return {key: value for key, value in recipe.items() if key not in _FREE_TO_DIFFER} | {"loop": loop}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

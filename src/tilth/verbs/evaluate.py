@@ -38,6 +38,7 @@ class CompareOptions(Config):
 @verb("evaluate", EvaluateOptions)
 def evaluate(options: EvaluateOptions, console: Console) -> Result:
     """Score a model on labelled tiles: metrics, confusion, best and worst pictures."""
+    from tilth.catalog.rows import name_splits
     from tilth.catalog.table import Catalog
     from tilth.evaluation.evaluate import evaluate_catalog
     from tilth.models.segmenter import Segmenter
@@ -45,7 +46,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
     everything = Catalog.open(options.catalog)
     catalog = everything.filter(split=options.split) if options.split else everything
     if not len(catalog):
-        there = ", ".join("none" if name is None else str(name) for name in everything.counts("split"))
+        there = name_splits(everything.table["split"])
         raise CatalogError(f"{options.catalog}: no tile in split {', '.join(options.split)}; splits there: {there}")
     device, inference = pick_device(options.inference.device), options.inference
     found = evaluate_catalog(

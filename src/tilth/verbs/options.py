@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import pydantic
 
 from tilth.config import Config
+from tilth.errors import UsageError
 
 
-class InferenceConfig(Config):
-    """How images larger than a window are cut up, and where they are computed."""
+class WindowConfig(Config):
+    """How images larger than a window are cut up."""
 
     window: int = pydantic.Field(512, ge=32, description="side of a window in pixels")
-    overlap: int = pydantic.Field(128, ge=0, description="pixels that neighbouring windows share; blended smoothly")
+    overlap: int = pydantic.Field(
+        128, ge=0, description="pixels that neighbouring windows share, blended smoothly; by default a quarter of the window"
+    )
     batch_size: int = pydantic.Field(4, ge=1, description="windows in one forward pass")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _quarter(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "overlap" in values or not isinstance(values.get("window"), int):
+            return values
+        return {**values, "overlap": values["window"] // 4}
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap ({self.overlap}) must be smaller than window ({self.window}), both in pixels")
+        return self
+
+
+class InferenceConfig(WindowConfig):
+    """How images larger than a window are cut up, and where they are computed."""
+
     device: str = pydantic.Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = pydantic.Field("32", description="precision of the forward pass")
 
 
 def pick_device(name: str) -> str:
-    """Resolve ``auto`` to the GPU where there is one."""
+    """Resolve ``auto`` to the GPU where there is one.
+
+    Raises:
+        UsageError: no such device here.
+    """
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name not in {"cpu", *gpus, *(("cuda",) if gpus else ())}:
+        raise UsageError(f"inference.device={name}: there is no such device here; choices: {', '.join(['auto', 'cpu', *gpus])}")
+    return name

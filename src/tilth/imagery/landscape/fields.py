@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
+
 Field = NDArray[np.float32]
 Chain = NDArray[np.float64]
 
@@ -27,7 +29,8 @@ def spectral_noise(
     Returns:
         float32 (rows, columns) of mean 0 and standard deviation 1.
     """
-    from scipy import fft
+    with needs_extra("geo", "landscapes"):
+        from scipy import fft
 
     # Drawn on a larger torus and cropped: opposite edges of a scene must not match.
     rows, columns = (fft.next_fast_len(int(side + min(longest_px, side) / 2), real=True) for side in shape)
@@ -52,14 +55,16 @@ def rank(values: Field, where: NDArray[np.bool_] | None = None) -> Field:
 
 def blur(values: NDArray[Any], sigma_px: float) -> Field:
     """Smooth with a Gaussian."""
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     return np.asarray(ndimage.gaussian_filter(values.astype(np.float32, copy=False), sigma_px, mode="nearest", truncate=3.0))
 
 
 def smooth_chain(chain: Chain, sigma: float) -> Chain:
     """Round off a polyline (N, 2) without moving its ends; ``sigma`` in vertices."""
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     reach = min(len(chain) - 1, int(3 * sigma))
     if reach < 1:
@@ -80,7 +85,8 @@ def distance_to_chains(shape: tuple[int, int], chains: Sequence[Chain], values: 
     Returns:
         Distance in pixels and value at the nearest point, both float32 (rows, columns); distance is huge where there is no line.
     """
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     carried = np.zeros(shape, np.float32)
     drawn = np.zeros(shape, np.bool_)

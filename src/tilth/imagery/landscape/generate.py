@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
 from tilth.imagery.landscape.config import LandscapeConfig
 from tilth.imagery.landscape.fields import Field, mean_by, rank, spectral_noise
 from tilth.imagery.landscape.materials import CROPS, class_of_material, material
@@ -164,7 +165,8 @@ def _pave(
     config: LandscapeConfig, terrain: Terrain, parcels: Parcels, roads: Roads, built: Built, cover: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Lay water, tracks, roads and houses over the land; returns the final material and a cell number that splits it into objects."""
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     surface = cover.copy()
     farm = np.isin(class_of_material()[cover], (CROPLAND, GRASSLAND))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilth.classes import IGNORE_INDEX
+from tilth.errors import needs_extra
 from tilth.imagery.landscape.config import NoiseConfig
 from tilth.imagery.landscape.fields import Field, rank, spectral_noise
 from tilth.imagery.landscape.generate import Landscape
@@ -55,7 +56,8 @@ def add_stale(landscape: Landscape, label: Label, share: float, random: np.rando
 
 def drop_objects(landscape: Landscape, label: Label, share: float, classes: tuple[str, ...], random: np.random.Generator) -> Label:
     """Leave out a share of the objects of some classes; the nearest pixel that stays gives the label instead."""
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     wanted = np.isin(landscape.label, [landscape_scheme().index(name) for name in classes])
     dropped = wanted & (random.random(len(landscape.traits)) < share)[landscape.objects]

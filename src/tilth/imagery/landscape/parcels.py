@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
 from tilth.imagery.landscape.config import LandscapeConfig
 from tilth.imagery.landscape.fields import Field, spectral_noise
 from tilth.seeds import generator
@@ -35,7 +36,8 @@ class Parcels:
 
 def divide(config: LandscapeConfig) -> Parcels:
     """Divide a scene: Voronoi cells as blocks, each cut into staggered strips."""
-    from scipy import spatial
+    with needs_extra("geo", "landscapes"):
+        from scipy import spatial
 
     random = generator(config.seed, "landscape", config.index, "parcels")
     row, column = np.indices(config.shape, np.float32)

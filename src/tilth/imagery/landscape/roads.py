@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
 from tilth.imagery.landscape.config import LandscapeConfig
 from tilth.imagery.landscape.fields import Chain, Field, distance_to_chains, smooth_chain, spectral_noise
 from tilth.imagery.landscape.terrain import GRID_PX, Terrain, to_pixels
@@ -105,8 +106,9 @@ def _exits(random: np.random.Generator, grid: tuple[int, ...], water: NDArray[np
 
 def _cheapest(cost: Field, start: int, targets: list[int]) -> NDArray[np.int64]:
     """Find the cheapest way over the grid from a cell to the nearest of several; returns its cells, both ends included."""
-    from scipy import sparse
-    from scipy.sparse import csgraph
+    with needs_extra("geo", "landscapes"):
+        from scipy import sparse
+        from scipy.sparse import csgraph
 
     height, width = cost.shape
     cells = np.arange(height * width).reshape(height, width)

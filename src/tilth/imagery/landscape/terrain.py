@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.errors import needs_extra
 from tilth.imagery.landscape.config import LandscapeConfig
 from tilth.imagery.landscape.fields import Chain, Field, blur, distance_to_chains, smooth_chain, spectral_noise
 from tilth.seeds import generator
@@ -140,7 +141,8 @@ def _rivers(
 
 def _lakes(config: LandscapeConfig, random: np.random.Generator, coarse: Field, filled: Field) -> NDArray[np.bool_]:
     """Fill the deepest hollows, up to the share of the scene that lakes may cover."""
-    from scipy import ndimage
+    with needs_extra("geo", "landscapes"):
+        from scipy import ndimage
 
     depth = blur(filled - coarse, 2.5)
     share = config.composition.lakes * random.random()

@@ -14,7 +14,7 @@ from tilth.augment.cutmix import boxes, mix
 from tilth.augment.strong import strong_view
 from tilth.batch import Batch
 from tilth.config import Config
-from tilth.errors import RunError
+from tilth.errors import ConfigError
 from tilth.methods.base import Losses, Method, Stream
 from tilth.methods.losses import supervised_cross_entropy
 from tilth.methods.s4p.parts import collapse_warnings, health, predict_pseudo_labels, unlabelled_loss
@@ -95,7 +95,7 @@ class FixMatch(Method):
         if self.config.teacher == "student":
             return self.model
         if self.average is None:
-            raise RunError("settings.teacher is 'average' but no average is kept; set loop.average_decay, for example to 0.99")
+            raise ConfigError("settings.teacher is 'average' but no average is kept; set loop.average_decay, for example to 0.99")
         return self.average
 
 

@@ -5,8 +5,7 @@ Shapes: B images, K classes, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from tilth.augment.cutmix import mix
 from tilth.classes import IGNORE_INDEX
 from tilth.methods.losses import masked_cross_entropy
+from tilth.models.inference import evaluating
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,6 @@ def unlabelled_loss(
         share = confident.flatten(1).sum(1) / labels.valid.flatten(1).sum(1).clamp(min=1)
         kept = share[:, None, None].expand_as(confident)
     return masked_cross_entropy(logits, labels.target, kept, count(labels.valid.sum())), confident
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode for a while: running statistics are read, not written."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 def health(labels: PseudoLabels, accepted: Tensor, reference: Tensor, num_classes: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,0 +1,196 @@
+"""Which tiles a training learns from, and which it must not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilth.errors import CatalogError, ConfigError, SensorMismatchError
+from tilth.verbs.train_options import TrainOptions
+
+if TYPE_CHECKING:
+    from tilth.catalog.table import Catalog
+    from tilth.methods.base import Method
+    from tilth.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class TrainingTiles:
+    """The tiles of a training.
+
+    Attributes:
+        labelled: to learn from with their labels.
+        validation: to validate on; None for no validation.
+        pool: to learn from without labels; None where no pool was given.
+        left_out: number of tiles that are not in the pool because they show pixels of labelled tiles or of tiles in other splits.
+    """
+
+    labelled: Catalog
+    validation: Catalog | None
+    pool: Catalog | None
+    left_out: int
+
+
+def choose_tiles(options: TrainOptions, pool: tuple[Path, ...] = (), pool_splits: tuple[str | None, ...] = ()) -> TrainingTiles:
+    """Open the catalogs and choose the tiles.
+
+    A tile is kept out of the pool if its window shares pixels with a labelled tile that was chosen, or with a tile of the labelled
+    catalogs in a split that is neither learnt from nor asked for in ``pool_splits``.
+
+    Args:
+        options: catalogs, splits and subset.
+        pool: catalogs of the unlabelled pool.
+        pool_splits: rows of these to take; a catalog without any split is used whole.
+
+    Raises:
+        CatalogError: nothing to learn from, no tile in a split that was asked for, or an empty pool.
+    """
+    from tilth.catalog.table import Catalog
+
+    catalogs = [Catalog.open(path) for path in options.labelled]
+    labelled, validation = _labelled(options, _concat(catalogs).labelled())
+    if not pool:
+        return TrainingTiles(labelled, validation, None, 0)
+    learnt_from = {options.labelled_split, *pool_splits}
+    held_out: list[Catalog] = []
+    if options.labelled_split is not None:
+        # In a catalog with splits, tiles without one were set aside because they see ground of val or test.
+        held_out = [part.filter(split=set(part.counts("split")) - learnt_from) for part in catalogs if _split(part)]
+    chosen, left_out = _pool(pool, pool_splits, [labelled, *held_out])
+    return TrainingTiles(labelled, validation, chosen, left_out)
+
+
+def _labelled(options: TrainOptions, everything: Catalog) -> tuple[Catalog, Catalog | None]:
+    """The labelled tiles to learn from, and those to validate on."""
+    from tilth.catalog.split import subset
+
+    if not len(everything):
+        raise CatalogError(f"{options.labelled[0]}: no tile has a label; build the catalog with masks")
+    chosen = everything if options.labelled_split is None else everything.filter(split=options.labelled_split)
+    if not len(chosen):
+        raise CatalogError(f"{_no_tile(options, everything, options.labelled_split)}; see tilth catalog split")
+    if options.labelled_tiles is not None or options.labelled_percent is not None:
+        chosen = subset(chosen, tiles=options.labelled_tiles, percent=options.labelled_percent, drop_others=True)
+    validation = everything.filter(split=options.validation_split) if options.validation_split is not None else None
+    if validation is None or len(validation):
+        return chosen, validation
+    # By default there is validation where there are tiles for it; a split that was asked for must be there.
+    if "validation_split" in options.model_fields_set:
+        raise CatalogError(f"{_no_tile(options, everything, options.validation_split)}; validation_split=null trains without validation")
+    return chosen, None
+
+
+def _no_tile(options: TrainOptions, catalog: Catalog, split: str | None) -> str:
+    from tilth.catalog.rows import name_splits
+
+    return f"{options.labelled[0]}: no labelled tile in split {split!r}; splits there: {name_splits(catalog.table['split'])}"
+
+
+def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], closed: list[Catalog]) -> tuple[Catalog, int]:
+    """The unlabelled pool without the tiles that show pixels of closed ones, and the number of those."""
+    import numpy as np
+
+    from tilth.catalog.overlap import shares_pixels
+    from tilth.catalog.rows import name_splits
+    from tilth.catalog.table import Catalog
+
+    catalogs = [Catalog.open(path) for path in paths]
+    pool = _concat([part.filter(split=splits) if _split(part) else part for part in catalogs])
+    # Ids do not tell: one file may be in two catalogs under two ids, and two files under one.
+    kept = ~np.any([shares_pixels(pool, other) for other in closed], axis=0)
+    if not kept.any():
+        wanted = ", ".join("none" if name is None else name for name in splits)
+        raise CatalogError(
+            f"{paths[0]}: no tile left for the unlabelled pool in split {wanted}, those taken out that show labelled tiles or other "
+            f"splits; splits there: {name_splits(_concat(catalogs).table['split'])}; see unlabelled_split"
+        )
+    return pool.take(np.flatnonzero(kept)), int((~kept).sum())
+
+
+def _split(catalog: Catalog) -> bool:
+    """Whether the catalog has splits at all."""
+    return not set(catalog.counts("split")) <= {None}
+
+
+def _concat(catalogs: list[Catalog]) -> Catalog:
+    from tilth.catalog.table import Catalog
+
+    return catalogs[0] if len(catalogs) == 1 else Catalog.concat(catalogs)
+
+
+def assign_streams(method: Method, name: str, tiles: TrainingTiles, model: Segmenter) -> dict[str, Catalog]:
+    """Give every stream that the method asks for its catalog.
+
+    Raises:
+        ConfigError: the method wants a pool and there is none.
+        SensorMismatchError: tiles of another sensor than the model's.
+        CatalogError: too few tiles.
+    """
+    found = {}
+    for stream, wanted in method.streams.items():
+        rows = tiles.labelled if wanted.source == "labelled" else tiles.pool
+        if rows is None:
+            raise ConfigError(f"method {name!r} learns from unlabelled tiles, too; use tilth pretrain {name} with --unlabelled CATALOG")
+        if rows.sensor() != model.sensor:
+            raise SensorMismatchError(
+                f"the {wanted.source} tiles have sensor {rows.sensor().name!r}, the model {model.sensor.name!r}; "
+                "all tiles must come in the same bands and scaling"
+            )
+        if wanted.differs_from and len(rows) < 2:
+            raise CatalogError(f"method {name!r} mixes tiles of the unlabelled pool, which has only one; give at least two")
+        found[stream] = rows
+    return found
+
+
+def check_validation(model: Segmenter, tiles: TrainingTiles, split: str | None) -> None:
+    """Refuse validation tiles that the model could not be scored on.
+
+    Raises:
+        CatalogError: other classes than the model's, or several schemes.
+        SensorMismatchError: another sensor than the model's.
+    """
+    from tilth.evaluation.samples import labelled_tiles
+
+    if tiles.validation is None:
+        return
+    try:
+        labelled_tiles(model, tiles.validation)
+    except (CatalogError, SensorMismatchError) as error:
+        raise type(error)(f"split {split!r}, to validate on: {error}") from None
+
+
+def small_tiles(streams: Mapping[str, Catalog], size: int, scale_max: float) -> str | None:
+    """Say so if no tile, however much enlarged, fills a crop; None if one can."""
+    from tilth.catalog.rows import window_array
+
+    largest = max(int(window_array(rows.table)[:, 2:].max()) for rows in streams.values())
+    if largest * scale_max >= size:
+        return None
+    return (
+        f"the largest tile has {largest} pixels a side, {largest * scale_max:g} at most when resized, and weak.size is {size}: part of "
+        f"every crop is padding; set weak.size={largest} or less, or a larger weak.scale_max"
+    )
+
+
+def describe_streams(streams: Mapping[str, Catalog]) -> dict[str, Any]:
+    """What the run was trained on: counts, sources and fingerprints of every stream."""
+    described: dict[int, dict[str, Any]] = {}
+    for rows in streams.values():
+        # Streams that share a catalog share its description: a fingerprint looks at every file.
+        if id(rows) not in described:
+            described[id(rows)] = _describe(rows)
+    return {name: described[id(rows)] for name, rows in streams.items()}
+
+
+def _describe(rows: Catalog) -> dict[str, Any]:
+    return {
+        "tiles": len(rows),
+        "labelled_tiles": len(rows.labelled()),
+        "sensor": rows.sensor().name,
+        "splits": {str(key): value for key, value in rows.counts("split").items()},
+        "sources": {str(key): value for key, value in rows.counts("source").items()},
+        "licences": {str(key): value for key, value in rows.counts("licence").items()},
+        "fingerprint": rows.fingerprint(),
+    }

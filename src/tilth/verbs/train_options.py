@@ -1,0 +1,60 @@
+"""Options of the trainings; light to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+
+from tilth.augment.config import WeakConfig
+from tilth.config import Config
+from tilth.methods import method_names
+from tilth.models.config import NetworkConfig
+from tilth.training.config import LoopConfig
+from tilth.verbs.options import WindowConfig
+
+
+class TrainOptions(Config):
+    """What every training takes."""
+
+    labelled: tuple[Path, ...] = pydantic.Field(min_length=1, description="catalog with labels")
+    out: Path = pydantic.Field(description="run folder to write")
+    labelled_split: str | None = pydantic.Field("train", description="rows of the labelled catalog to learn from; null for all")
+    labelled_tiles: int | None = pydantic.Field(None, ge=1, description="keep only this many labelled tiles, by the catalog's label_rank")
+    labelled_percent: float | None = pydantic.Field(
+        None, gt=0, le=100, description="keep only this share of the labelled tiles, by label_rank"
+    )
+    validation_split: str | None = pydantic.Field("val", description="labelled rows to validate on; null for no validation")
+    initial_weights: Path | None = pydantic.Field(None, description="model or run folder whose weights to start from")
+    resume: bool = pydantic.Field(False, description="go on from the run's newest checkpoint")
+    network: NetworkConfig = pydantic.Field(default_factory=NetworkConfig, description="the network, unless initial_weights bring one")
+    weak: WeakConfig = pydantic.Field(default_factory=WeakConfig, description="resize, crop and flips of every tile")
+    loop: LoopConfig = pydantic.Field(default_factory=LoopConfig, description="length, optimiser, schedule, devices")
+    inference: WindowConfig = pydantic.Field(default_factory=WindowConfig, description="how validation tiles are cut up")
+    settings: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="settings of the method itself, such as settings.threshold=0.9 for s4p"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.labelled_tiles is not None and self.labelled_percent is not None:
+            raise ValueError("labelled_tiles and labelled_percent exclude each other; give one")
+        return self
+
+
+class PretrainOptions(TrainOptions):
+    """Options of ``tilth pretrain``."""
+
+    method: str = pydantic.Field(json_schema_extra={"positional": True}, description=f"how to learn: {', '.join(method_names())}")
+    unlabelled: tuple[Path, ...] = pydantic.Field((), description="catalogs of the unlabelled pool; may name the labelled catalog too")
+    unlabelled_split: tuple[str | None, ...] = pydantic.Field(
+        ("train",), description="rows of the pool to use; a catalog without any split is used whole"
+    )
+
+
+class FinetuneOptions(TrainOptions):
+    """Options of ``tilth finetune``."""
+
+    task: Literal["segment"] = pydantic.Field(json_schema_extra={"positional": True}, description="what to train for")
+    method: str = pydantic.Field("supervised", description="how to learn")
