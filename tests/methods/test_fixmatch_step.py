@@ -11,7 +11,7 @@ from support.training_sample import NETWORK, SCHEME, tiny_model
 from tilth.augment.cutmix import boxes, mix
 from tilth.batch import Batch
 from tilth.classes import ClassScheme
-from tilth.errors import ConfigError, RunError
+from tilth.errors import ConfigError, ConfigError
 from tilth.methods.base import build_method, choose_method
 from tilth.models.segmenter import build_segmenter
 from tilth.sensors import get_sensor
@@ -169,7 +169,7 @@ def test_weight_of_the_unlabelled_loss_rises_over_the_ramp():
 
 def test_averaged_teacher_labels_where_it_is_asked_to():
     method, average = make_method(teacher="average", threshold=0), tiny_model(seed=5).eval()
-    with pytest.raises(RunError, match=r"set loop.average_decay"):
+    with pytest.raises(ConfigError, match=r"set loop.average_decay"):
         method.check()
     method.average = average
     method.check()
