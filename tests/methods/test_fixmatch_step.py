@@ -11,7 +11,7 @@ from support.training_sample import NETWORK, SCHEME, tiny_model
 from tilth.augment.cutmix import boxes, mix
 from tilth.batch import Batch
 from tilth.classes import ClassScheme
-from tilth.errors import ConfigError, ConfigError
+from tilth.errors import ConfigError
 from tilth.methods.base import build_method, choose_method
 from tilth.models.segmenter import build_segmenter
 from tilth.sensors import get_sensor
