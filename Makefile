@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; `make setup` alone does the same.
 PYTHON ?= python3
-# Test processes, each with one thread; 0 is one process without distribution. On 2 idle cores 2 take two thirds of the time of 0.
+# Test processes, each with one thread; 0 is one process without distribution.
 WORKERS ?= 2
 
 VENV := .venv
