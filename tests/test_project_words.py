@@ -34,3 +34,9 @@ def test_no_file_names_a_place_on_somebodys_machine():
 def test_no_large_file_is_tracked():
     large = [f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes" for path in tracked() if path.stat().st_size > 2_000_000]
     assert not large, "\n".join(large)
+
+
+def test_pages_hold_no_marks_of_what_is_still_to_be_written():
+    marks = tuple("<!-- " + word for word in ("results", "picture", "todo"))
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    assert not [f"{page.name}: {mark}" for page in pages for mark in marks if mark in page.read_text(encoding="utf-8").lower()]
