@@ -208,12 +208,21 @@ class Trainer:
             ) from None
 
     def _update(self, found: list[Losses], before: list[Tensor]) -> None:
-        """Move the weights; if a loss or the gradient is not finite, leave them and put the batch statistics back."""
+        """Move the weights; if a loss or the gradient is not finite, leave them and put the batch statistics back.
+
+        Raises:
+            RunError: steps that are not finite, or unreadable tiles on any process, are too many; all processes raise it together.
+        """
         norm = self.fabric.clip_gradients(
             self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False
         )
+        assert norm is not None, "clipping by norm gives the norm"
         total = torch.stack([losses.total.detach() for losses in found]).sum()
-        finite = bool(torch.isfinite(mean_over_ranks(total + (norm if isinstance(norm, Tensor) else 0.0))))
+        told = torch.stack([total.detach() + norm, total.new_tensor(float(self.quarantine.problem is not None))])
+        magnitude, stopped = mean_over_ranks(told).tolist()
+        if stopped:
+            raise RunError(self.quarantine.problem or "stopped, because another process met too many unreadable tiles; see its message")
+        finite = math.isfinite(magnitude)
         # Under 16-bit precision the gradient scaler must see overflowed gradients too: it skips the step and lowers its scale.
         if finite or self.config.precision == "16-mixed":
             self.optimiser.step()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from tilth.errors import RunError
 from tilth.training.streams import Order, RawBatch
 
 
 class Quarantine:
-    """Notes unreadable tiles, tells each once, and stops the run when there are too many.
+    """Notes unreadable tiles, tells each once, and says when there are too many.
 
     Attributes:
+        problem: why the run must stop, or None; the loop asks all processes, so that they stop together.
         by_source: reasons by tile, by the source of the stream they were met in: streams of one source share their tiles.
     """
 
@@ -21,6 +21,7 @@ class Quarantine:
         self.max_share = max_share
         self.warn = warn
         self.by_source: dict[str, dict[str, str]] = {}
+        self.problem: str | None = None
 
     @property
     def tiles(self) -> dict[str, str]:
@@ -28,11 +29,7 @@ class Quarantine:
         return {tile_id: reason for found in self.by_source.values() for tile_id, reason in found.items()}
 
     def note(self, batches: Mapping[str, RawBatch]) -> None:
-        """Note the unreadable tiles of one micro-batch.
-
-        Raises:
-            RunError: of one source there are more than the share of its tiles, rounded up.
-        """
+        """Note the unreadable tiles of one micro-batch; a source may have its share of them, rounded up."""
         for stream, batch in batches.items():
             known = self.by_source.setdefault(self.order.streams[stream].source, {})
             for tile_id, reason in batch.bad:
@@ -40,7 +37,7 @@ class Quarantine:
                     known[tile_id] = reason
                     self.warn(f"tile {tile_id} left out: {reason}")
             if batch.bad and len(known) > math.ceil(self.max_share * self.order.sizes[stream]):
-                raise RunError(
+                self.problem = (
                     f"{len(known)} tiles cannot be read, more than loop.max_bad_share allows; the last: {batch.bad[-1][1]}; "
                     "run tilth catalog check"
                 )
