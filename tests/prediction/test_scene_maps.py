@@ -214,7 +214,9 @@ def test_scene_of_another_sensor_is_refused_in_one_line(tmp_path, bands, dtype, 
 def test_foreign_missing_and_differently_spelt_band_names_are_accepted(tmp_path, names, sensor):
     found = get_sensor(sensor)
     uri = scene(tmp_path / "scene.tif", 20, 20, bands=len(found), dtype=found.dtype, band_names=names)
-    predict_scene(TinySegmenter(found), uri, tmp_path / "map.tif", window=16, overlap=4)
+    assert (
+        predict_scene(TinySegmenter(found), uri, tmp_path / "map.tif", window=16, overlap=4).valid_pixels == 400 - 5 * 6
+    )  # but for the hole
 
 
 def test_failures_leave_nothing_and_the_old_map_as_it_was(tmp_path, capfd):

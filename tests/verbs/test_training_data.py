@@ -261,7 +261,10 @@ def test_scheme_of_another_name_with_the_same_classes_is_the_same(farm, tmp_path
     table = catalog.table.set_column(catalog.table.schema.get_field_index("scheme"), "scheme", [["renamed"] * len(catalog)])
     Catalog(table, catalog.sensors, {"renamed": renamed}).save(tmp_path / "renamed.parquet")
     tilth.finetune(task="segment", labelled=[tmp_path / "renamed.parquet"], initial_weights=farm / "run", out=tmp_path / "run", **TRAINING)
-    tilth.evaluate(model=farm / "run", catalog=tmp_path / "renamed.parquet", out=tmp_path / "scores", gallery=0)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    names = [tmp_path / "renamed.parquet", farm / "catalog.parquet"]
+    scores = [tilth.evaluate(model=farm / "run", catalog=name, out=tmp_path / name.stem, gallery=0).values for name in names]
+    assert scores[0] == scores[1]
 
 
 def test_settings_that_cannot_be_served_leave_no_run(farm, tmp_path):

@@ -9,7 +9,7 @@ import pydantic
 from tilth.config import Config
 from tilth.errors import CatalogError, UsageError
 from tilth.verbs.console import Console
-from tilth.verbs.options import InferenceConfig, pick_device
+from tilth.verbs.options import InferenceConfig
 from tilth.verbs.registry import Result, verb
 
 
@@ -48,17 +48,13 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
     if not len(catalog):
         there = name_splits(everything.table["split"])
         raise CatalogError(f"{options.catalog}: no tile in split {', '.join(options.split)}; splits there: {there}")
-    device, inference = pick_device(options.inference.device), options.inference
+    inference = options.inference.arguments()
     found = evaluate_catalog(
-        Segmenter.load(options.model, device),
+        Segmenter.load(options.model, inference["device"]),
         catalog,
         out=options.out,
         model=options.model.name,
-        window=inference.window,
-        overlap=inference.overlap,
-        batch_size=inference.batch_size,
-        device=device,
-        precision=inference.precision,
+        **inference,
         gallery=options.gallery,
         progress=lambda done, total: console.status(f"scoring tile {done}/{total}"),
     )

@@ -40,6 +40,14 @@ class InferenceConfig(WindowConfig):
     device: str = pydantic.Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = pydantic.Field("32", description="precision of the forward pass")
 
+    def arguments(self) -> dict[str, Any]:
+        """Return keyword arguments of the functions that predict and score, with the device that is there.
+
+        Raises:
+            UsageError: no such device here.
+        """
+        return self.model_dump() | {"device": pick_device(self.device)}
+
 
 def pick_device(name: str) -> str:
     """Resolve ``auto`` to the GPU where there is one.

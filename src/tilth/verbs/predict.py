@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pydantic
@@ -9,7 +10,7 @@ import pydantic
 from tilth.config import Config
 from tilth.errors import UsageError
 from tilth.verbs.console import Console
-from tilth.verbs.options import InferenceConfig, pick_device
+from tilth.verbs.options import InferenceConfig
 from tilth.verbs.registry import Result, verb
 
 _MAP_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -39,22 +40,18 @@ def predict(options: PredictOptions, console: Console) -> Result:
         if scene.is_dir():
             raise UsageError(f"{scene}: is a folder; name the scenes in it, such as {scene}/*.tif")
         read_info(str(scene))
-    device, inference = pick_device(options.inference.device), options.inference
-    model = Segmenter.load(options.model, device)
+    inference = options.inference.arguments()
+    model = Segmenter.load(options.model, inference["device"])
     summary, outputs, values = [], {}, {}
     for scene, target in targets.items():
         found = predict_scene(
             model,
             scene,
             target,
-            window=inference.window,
-            overlap=inference.overlap,
-            batch_size=inference.batch_size,
-            device=device,
-            precision=inference.precision,
+            **inference,
             confidence=options.confidence,
             black_border=options.black_border,
-            progress=lambda done, total, name=scene.name: console.status(f"{name}: window {done}/{total}"),  # type: ignore[misc]  # mypy cannot type a default in a lambda
+            progress=partial(_show, console, scene.name),
         )
         if not found.georeferenced:
             console.warn(f"{scene}: has no CRS, so the map has none")
@@ -65,6 +62,10 @@ def predict(options: PredictOptions, console: Console) -> Result:
             outputs[f"confidence of {scene.stem}"] = found.confidence_path
         values[scene.stem] = {"class_pixels": found.class_pixels, "class_area_m2": found.class_area_m2, "valid_pixels": found.valid_pixels}
     return Result(summary=tuple(summary), outputs=outputs, values=values)
+
+
+def _show(console: Console, scene: str, done: int, total: int) -> None:
+    console.status(f"{scene}: window {done}/{total}")
 
 
 def _targets(options: PredictOptions) -> dict[Path, Path]:
