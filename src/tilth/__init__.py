@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
     from tilth.verbs.evaluate import compare, evaluate
     from tilth.verbs.landscapes import landscapes
+    from tilth.verbs.polygons import polygons
     from tilth.verbs.predict import predict
     from tilth.verbs.report import report
     from tilth.verbs.train import finetune, pretrain
@@ -47,6 +48,7 @@ _HOMES = {
     "evaluate": "tilth.verbs.evaluate",
     "compare": "tilth.verbs.evaluate",
     "predict": "tilth.verbs.predict",
+    "polygons": "tilth.verbs.polygons",
     "report": "tilth.verbs.report",
     "run": "tilth.recipes.run",
     "demo": "tilth.recipes.run",
@@ -72,6 +74,7 @@ __all__ = [
     "evaluate",
     "compare",
     "predict",
+    "polygons",
     "report",
     "run",
     "demo",

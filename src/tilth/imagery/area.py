@@ -55,6 +55,30 @@ def value_areas_m2(values: NDArray[np.uint8], window: Window, crs: str, transfor
     Returns:
         float64 (256,), square metres by value; None where the CRS has no place on the Earth.
     """
+    found = pixel_areas_m2(window, crs, transform)
+    if found is None:
+        return None
+    columns, pixel = found
+    offsets = (np.arange(window.height) * _VALUES)[:, None]
+    areas = np.zeros(_VALUES)
+    for index, (left, right) in enumerate(pairwise(columns.tolist())):
+        counts = np.bincount((values[:, left:right] + offsets).ravel(), minlength=window.height * _VALUES)
+        areas += pixel[:, index] @ counts.reshape(window.height, _VALUES)
+    return areas
+
+
+def pixel_areas_m2(window: Window, crs: str, transform: Transform) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Measure the ground of one pixel, row by row, in blocks of columns that are taken to have one value.
+
+    Args:
+        window: n rows and columns of the raster.
+        crs: ``EPSG:code`` or WKT.
+        transform: of the raster that the window belongs to.
+
+    Returns:
+        Edges of the blocks in columns of the window, int64 (b + 1,), and square metres a pixel, float64 (n, b); None where the CRS has
+        no place on the Earth.
+    """
     columns = np.append(np.arange(0, window.width, _BLOCK), window.width)
     rows = np.arange(window.height + 1)
     degrees = _node_degrees(window.column + columns, window.row + rows, crs, transform)
@@ -65,12 +89,7 @@ def value_areas_m2(values: NDArray[np.uint8], window: Window, crs: str, transfor
     # Area of a quadrilateral: half the cross product of its diagonals.
     falling, rising = (x[1:, 1:] - x[:-1, :-1], y[1:, 1:] - y[:-1, :-1]), (x[1:, :-1] - x[:-1, 1:], y[1:, :-1] - y[:-1, 1:])
     blocks = np.abs(falling[0] * rising[1] - falling[1] * rising[0]) / 2
-    areas = np.zeros(_VALUES)
-    offsets = (rows[:-1] * _VALUES)[:, None]
-    for index, (left, right) in enumerate(pairwise(columns.tolist())):
-        counts = np.bincount((values[:, left:right] + offsets).ravel(), minlength=window.height * _VALUES)
-        areas += (blocks[:, index] / (right - left)) @ counts.reshape(window.height, _VALUES)
-    return areas
+    return columns, blocks / np.diff(columns)
 
 
 def row_length_m(row: float, width: int, crs: str, transform: Transform) -> float | None:

@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluate": "tilth.verbs.evaluate:evaluate",
         "compare": "tilth.verbs.evaluate:compare",
         "predict": "tilth.verbs.predict:predict",
+        "polygons": "tilth.verbs.polygons:polygons",
         "report": "tilth.verbs.report:report",
     },
     "Everything in order": {
