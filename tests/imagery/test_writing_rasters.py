@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import warnings
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +25,6 @@ NAMES = ("open water", "trees & <shrubs>", "roofs")
 
 def category_names(path, folder) -> list[str]:
     """What GDAL itself takes for the class names: its VRT driver spells them out."""
-    import xml.etree.ElementTree as ElementTree
-
     copy(str(path), str(folder / "names.vrt"), driver="VRT")
     return [node.text or "" for node in ElementTree.parse(folder / "names.vrt").iter("Category")]
 
@@ -144,3 +144,53 @@ def test_failure_between_blocks_leaves_the_old_file(tmp_path):
     with pytest.raises(TilthError, match="stop"):
         fail()
     assert {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)} == before
+
+
+def test_eight_bit_bands_carry_the_statistics_of_their_valid_pixels(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 5, (2, 700, 600)).astype(np.uint8)
+    values[0, :30] = 255
+    path = write_raster(tmp_path / "map.tif", values, crs=None, transform=None, nodata=255, cog=True)
+    with rasterio.open(path) as dataset:
+        for band in (1, 2):
+            data = dataset.read(band, masked=True).compressed()
+            tags = {name: float(value) for name, value in dataset.tags(band).items() if name.startswith("STATISTICS")}
+            assert tags == pytest.approx(
+                {
+                    "STATISTICS_MINIMUM": data.min(),
+                    "STATISTICS_MAXIMUM": data.max(),
+                    "STATISTICS_MEAN": data.mean(),
+                    "STATISTICS_STDDEV": data.std(),
+                    "STATISTICS_VALID_PERCENT": 100 * data.size / (700 * 600),
+                },
+                rel=1e-3,
+            )
+
+
+def test_a_band_without_valid_pixels_has_no_statistics(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "map.tif", np.full((4, 4), 255, np.uint8), crs=None, transform=None, nodata=255)
+    with rasterio.open(path) as dataset:
+        assert not [name for name in dataset.tags(1) if name.startswith("STATISTICS")]
+
+
+def test_attribute_table_counts_and_colours_each_class(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 1, 255]], np.uint8)
+    path = write_raster(
+        tmp_path / "map.tif",
+        values,
+        crs=None,
+        transform=None,
+        nodata=255,
+        class_names=["land & soil", "water", "ice"],
+        colours=[(1, 2, 3), (4, 5, 6), (7, 8, 9)],
+    )
+    # As GDAL itself reads it: its VRT driver spells it out.
+    copy(str(path), str(tmp_path / "table.vrt"), driver="VRT")
+    table = ElementTree.parse(tmp_path / "table.vrt").getroot().find("VRTRasterBand/GDALRasterAttributeTable")
+    assert table is not None
+    assert [field.findtext("Name") for field in table.findall("FieldDefn")] == ["Value", "Count", "Class", "Red", "Green", "Blue"]
+    assert [field.findtext("Usage") for field in table.findall("FieldDefn")] == ["5", "1", "2", "6", "7", "8"]
+    assert [[cell.text for cell in row] for row in table.findall("Row")] == [
+        ["0", "1", "land & soil", "1", "2", "3"],
+        ["1", "2", "water", "4", "5", "6"],
+        ["2", "0", "ice", "7", "8", "9"],
+    ]

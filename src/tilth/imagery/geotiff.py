@@ -29,6 +29,11 @@ BLOCK = 512
 
 _SUFFIXES = frozenset({".tif", ".tiff"})
 
+_VALUES = 256
+
+# Name, type (0 integer, 2 text) and usage of the fields of an attribute table, in GDAL's numbers.
+_TABLE_FIELDS = (("Value", 0, 5), ("Count", 0, 1), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
+
 
 @dataclass(frozen=True)
 class Legend:
@@ -62,6 +67,9 @@ def raster_file(
     cog: bool = False,
 ) -> Iterator[BlockWriter]:
     """Build a GeoTIFF block by block; it takes its place when the block of code ends well, and nothing is left otherwise.
+
+    Every pixel is written once. 8-bit bands carry their statistics (tags ``STATISTICS_MINIMUM`` ... as GDAL computes them); a raster with
+    class names also has a sidecar ``<path>.aux.xml`` with category names and an attribute table: value, pixels, name, colour.
 
     Overviews of a Cloud Optimized GeoTIFF hold the most frequent class where there is a legend of classes, and means otherwise; nodata
     never counts.
@@ -98,12 +106,16 @@ def raster_file(
                 layout = _layout(width, height, dtype, legend, count) | {"count": count, "dtype": dtype, "nodata": legend.nodata} | grid
                 with rasterio.open(built, "w", driver="GTiff", width=width, height=height, **layout) as dataset:
                     _describe(dataset, legend, band_names)
-                    yield _block_writer(dataset)
+                    seen = np.zeros((count, _VALUES), np.int64) if dtype == "uint8" else None
+                    yield _block_writer(dataset, seen)
+                    if seen is not None:
+                        for band, counts in enumerate(seen, start=1):
+                            dataset.update_tags(band, **_statistics(counts, legend.nodata))
                 if cog:
                     _copy_to_cog(built, temporary, categorical=bool(legend.class_names or legend.colours))
             sidecar.unlink(missing_ok=True)
             if legend.class_names:
-                sidecar.write_text(_category_xml(legend.class_names), encoding="utf-8")
+                sidecar.write_text(_legend_xml(legend, None if seen is None else seen[0]), encoding="utf-8")
         finally:
             if cog:
                 built.unlink(missing_ok=True)
@@ -161,13 +173,40 @@ def _describe(dataset: Any, legend: Legend, band_names: tuple[str, ...] | None) 
     dataset.update_tags(**{**class_tags(legend.class_names), **legend.tags} if legend.class_names else legend.tags)
 
 
-def _block_writer(dataset: Any) -> BlockWriter:
+def _block_writer(dataset: Any, seen: NDArray[np.int64] | None) -> BlockWriter:
+    """Return the writer of blocks; ``seen`` (bands, 256) receives how many pixels have each 8-bit value."""
+
     def write(block: NDArray[Any], column: int, row: int) -> None:
         bands = block[None] if block.ndim == 2 else block
         height, width = bands.shape[1:]
         dataset.write(np.ascontiguousarray(bands), window=((row, row + height), (column, column + width)))
+        if seen is not None:
+            for counts, band in zip(seen, bands, strict=True):
+                counts += np.bincount(band.ravel(), minlength=_VALUES)
 
     return write
+
+
+def _statistics(counts: NDArray[np.int64], nodata: float | None) -> dict[str, str]:
+    """Statistics of a band of 8-bit values, (256,) pixels by value, under the names by which GDAL and desktop tools know them."""
+    total = int(counts.sum())
+    known = counts.copy()
+    if nodata is not None and 0 <= nodata < _VALUES:
+        known[int(nodata)] = 0
+    pixels = int(known.sum())
+    if pixels == 0:
+        return {}
+    values = np.arange(_VALUES)
+    present = np.flatnonzero(known)
+    mean = float(known @ values) / pixels
+    deviation = float(np.sqrt(known @ (values - mean) ** 2 / pixels))
+    return {
+        "STATISTICS_MINIMUM": str(present[0]),
+        "STATISTICS_MAXIMUM": str(present[-1]),
+        "STATISTICS_MEAN": f"{mean:.10g}",
+        "STATISTICS_STDDEV": f"{deviation:.10g}",
+        "STATISTICS_VALID_PERCENT": f"{100 * pixels / total:.4g}",
+    }
 
 
 def _copy_to_cog(source: Path, target: Path, *, categorical: bool) -> None:
@@ -178,11 +217,29 @@ def _copy_to_cog(source: Path, target: Path, *, categorical: bool) -> None:
     copy(str(source), str(target), driver="COG", OVERVIEWS="AUTO", OVERVIEW_RESAMPLING=resampling, **options)
 
 
-def _category_xml(names: tuple[str, ...]) -> str:
-    """Return the GDAL sidecar that names the classes: desktop tools show them in the legend; TIFF itself has no place for them."""
-    categories = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
-    band = f'  <PAMRasterBand band="1">\n    <CategoryNames>\n{categories}    </CategoryNames>\n  </PAMRasterBand>\n'
+def _legend_xml(legend: Legend, counts: NDArray[np.int64] | None) -> str:
+    """Return the GDAL sidecar that names the classes: desktop tools show them in the legend; TIFF itself has no place for them.
+
+    Given pixels by value (256,), it also holds the attribute table.
+    """
+    categories = "".join(f"      <Category>{escape(name)}</Category>\n" for name in legend.class_names)
+    table = "" if counts is None else _attribute_table(legend, counts)
+    band = f'  <PAMRasterBand band="1">\n    <CategoryNames>\n{categories}    </CategoryNames>\n{table}  </PAMRasterBand>\n'
     return f"<PAMDataset>\n{band}</PAMDataset>\n"
+
+
+def _attribute_table(legend: Legend, counts: NDArray[np.int64]) -> str:
+    """Write value, pixels, name and colour of each class as GDAL's raster attribute table."""
+    fields = "".join(
+        f'      <FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>\n'
+        for index, (name, kind, usage) in enumerate(_TABLE_FIELDS[: 6 if legend.colours else 3])
+    )
+    rows = ""
+    for value, name in enumerate(legend.class_names):
+        colour = legend.colours[value] if value < len(legend.colours) else ((0, 0, 0) if legend.colours else ())
+        cells = "".join(f"<F>{escape(str(cell))}</F>" for cell in (value, counts[value], name, *colour))
+        rows += f'      <Row index="{value}">{cells}</Row>\n'
+    return f'    <GDALRasterAttributeTable tableType="thematic">\n{fields}{rows}    </GDALRasterAttributeTable>\n'
 
 
 @contextmanager
