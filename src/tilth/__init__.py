@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter, build_segmenter
     from tilth.recipes.run import demo, run
     from tilth.sensors import Sensor, get_sensor
+    from tilth.verbs.assess import assess, sample
     from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
+    from tilth.verbs.catalog_import import catalog_import
+    from tilth.verbs.datasets import datasets_info, datasets_list, datasets_prepare
     from tilth.verbs.evaluate import compare, evaluate
+    from tilth.verbs.inspect import inspect
     from tilth.verbs.landscapes import landscapes
+    from tilth.verbs.pack import pack
     from tilth.verbs.polygons import polygons
     from tilth.verbs.predict import predict
     from tilth.verbs.report import report
@@ -39,16 +44,24 @@ _HOMES = {
     "build_segmenter": "tilth.models.segmenter",
     "NetworkConfig": "tilth.models.config",
     "landscapes": "tilth.verbs.landscapes",
+    "datasets_list": "tilth.verbs.datasets",
+    "datasets_info": "tilth.verbs.datasets",
+    "datasets_prepare": "tilth.verbs.datasets",
+    "inspect": "tilth.verbs.inspect",
     "catalog_build": "tilth.verbs.catalog",
+    "catalog_import": "tilth.verbs.catalog_import",
     "catalog_check": "tilth.verbs.catalog",
     "catalog_split": "tilth.verbs.catalog",
     "catalog_show": "tilth.verbs.catalog",
+    "pack": "tilth.verbs.pack",
     "pretrain": "tilth.verbs.train",
     "finetune": "tilth.verbs.train",
     "evaluate": "tilth.verbs.evaluate",
     "compare": "tilth.verbs.evaluate",
     "predict": "tilth.verbs.predict",
     "polygons": "tilth.verbs.polygons",
+    "sample": "tilth.verbs.assess",
+    "assess": "tilth.verbs.assess",
     "report": "tilth.verbs.report",
     "run": "tilth.recipes.run",
     "demo": "tilth.recipes.run",
@@ -65,16 +78,24 @@ __all__ = [
     "build_segmenter",
     "NetworkConfig",
     "landscapes",
+    "datasets_list",
+    "datasets_info",
+    "datasets_prepare",
+    "inspect",
     "catalog_build",
+    "catalog_import",
     "catalog_check",
     "catalog_split",
     "catalog_show",
+    "pack",
     "pretrain",
     "finetune",
     "evaluate",
     "compare",
     "predict",
     "polygons",
+    "sample",
+    "assess",
     "report",
     "run",
     "demo",

@@ -39,7 +39,8 @@ class ClassScheme(Config):
     Attributes:
         name: short identifier of the scheme.
         classes: the K classes in id order, 1 <= K <= 255.
-        mappings: for each other scheme by name, from an id of that scheme to an id of this one (or 255 for "no counterpart").
+        mappings: for each other scheme by name, from a class of that scheme to one of this (or 255, ``ignore``, for "no counterpart").
+            Classes of the other scheme are ids or names, those of this one are written as ids or names and kept as ids.
 
     Example:
         >>> land, water = LandClass(name="land", colour=(9, 9, 9)), LandClass(name="water", colour=(0, 0, 255))
@@ -50,7 +51,29 @@ class ClassScheme(Config):
 
     name: str = pydantic.Field(min_length=1)
     classes: tuple[LandClass, ...] = pydantic.Field(min_length=1, max_length=IGNORE_INDEX)
-    mappings: dict[str, dict[int, int]] = pydantic.Field(default_factory=dict)
+    mappings: dict[str, dict[int | str, int]] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("mappings", mode="before")
+    @classmethod
+    def _targets_by_name(cls, mappings: Any, info: pydantic.ValidationInfo) -> Any:
+        """Turn the names of this scheme's classes into ids; ids that JSON wrote as text into numbers."""
+        names = [item.name for item in info.data.get("classes", ())]
+
+        def target(name: Any) -> Any:
+            if not isinstance(name, str) or _is_id(name):
+                return name
+            if name not in names and name.lower() == "ignore":
+                return IGNORE_INDEX
+            if name not in names:
+                raise ValueError(f"no class {name!r} to map to; {suggest(name, names)}")
+            return names.index(name)
+
+        if not isinstance(mappings, dict) or not all(isinstance(mapping, dict) for mapping in mappings.values()):
+            return mappings
+        return {
+            other: {int(key) if isinstance(key, str) and _is_id(key) else key: target(value) for key, value in mapping.items()}
+            for other, mapping in mappings.items()
+        }
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,6 +110,39 @@ class ClassScheme(Config):
             raise ConfigError(f"scheme {self.name!r} has no class {name!r}; {suggest(name, self.names)}")
         return self.names.index(name)
 
+    def mapping_from(self, other: ClassScheme) -> dict[int, int]:
+        """Say which class of this scheme each class of another stands for, after ``mappings``.
+
+        Args:
+            other: the scheme that labels follow.
+
+        Returns:
+            For every id of ``other`` an id of this scheme, or 255 for "no counterpart"; 255 stays 255.
+
+        Raises:
+            ConfigError: no mapping from that scheme, a class that it does not have, or classes without an entry; all are named.
+        """
+        if other.name not in self.mappings:
+            known = f"; it has mappings from {', '.join(sorted(self.mappings))}" if self.mappings else ""
+            raise ConfigError(
+                f"scheme {self.name!r} does not say what classes of {other.name!r} mean{known}; "
+                f"add to it: mappings: {{{other.name}: {{{other.names[0]}: CLASS or ignore, ...}}}}"
+            )
+        found: dict[int, int] = {}
+        for key, target in self.mappings[other.name].items():
+            place = other.index(key) if isinstance(key, str) else key
+            if not 0 <= place < len(other) and place != IGNORE_INDEX:
+                raise ConfigError(f"scheme {self.name!r} maps class {place} of {other.name!r}, which has classes 0 to {len(other) - 1}")
+            if found.setdefault(place, target) != target:
+                raise ConfigError(f"scheme {self.name!r} maps class {key!r} of {other.name!r} twice")
+        missing = [name for place, name in enumerate(other.names) if place not in found]
+        if missing:
+            raise ConfigError(
+                f"scheme {self.name!r} maps {len(other) - len(missing)} of {len(other)} classes of {other.name!r}; "
+                f"no entry for {', '.join(missing)}; add them to its mappings, as ignore where there is no counterpart"
+            )
+        return {IGNORE_INDEX: IGNORE_INDEX, **found}
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a scheme from YAML or JSON.
@@ -115,6 +171,10 @@ class ClassScheme(Config):
             raise ConfigError(f"{file}: ignore_index must be {IGNORE_INDEX}; write unlabelled pixels as {IGNORE_INDEX}")
         classes = _in_index_order(tree["classes"], file)
         return cls.parse({"name": file.resolve().parent.name} | tree | {"classes": classes}, source=str(file))
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _in_index_order(entries: list[Any], file: Path) -> list[Any]:

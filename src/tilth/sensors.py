@@ -15,6 +15,8 @@ import pydantic
 from tilth.config import Config, read_yaml
 from tilth.errors import ConfigError, suggest
 
+_YAML = (".yaml", ".yml")
+
 StorageType = Literal["uint8", "uint16", "int16", "float32"]
 
 
@@ -139,18 +141,24 @@ class Sensor(Config):
 
 
 def get_sensor(name: str) -> Sensor:
-    """Look up a sensor: a built-in name, a sum such as ``s1+s2_l2a``, or the path of a YAML file.
+    """Look up a sensor: a built-in name, the path of a YAML file, or a sum of them such as ``s1+s2_l2a`` or ``s2_l2a+radar.yaml``.
 
     Raises:
         ConfigError: unknown name; the message lists the built-in ones.
+        MissingFileError: no such YAML file.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(_YAML) and ("+" not in name or Path(name).is_file()):
         return Sensor.load(name)
-    first, *others = (_built_in(part) for part in name.split("+"))
+    first, *others = (Sensor.load(part) if part.endswith(_YAML) else _built_in(part) for part in name.split("+"))
     total = first
     for other in others:
         total = total + other
     return total
+
+
+def sensor_parts(name: str) -> dict[str, str]:
+    """Split a sum of sensors into its parts, as they are written, by name: a built-in name or the stem of a YAML file."""
+    return {Path(part).stem if part.endswith(_YAML) else part: part for part in name.split("+")}
 
 
 def sensor_names() -> tuple[str, ...]:

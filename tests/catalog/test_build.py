@@ -240,7 +240,7 @@ def test_labels_need_a_scheme(pairs):
         ({"datetime": "yesterday"}, ConfigError, "ISO 8601"),
         ({"datetime_pattern": "["}, ConfigError, "not a regular expression"),
         ({"label_name": "mask"}, ConfigError, "must contain {stem}"),
-        ({"windows": 8}, ConfigError, "did you mean 'window_px'"),
+        ({"window_pix": 8}, ConfigError, "did you mean 'window_px'"),
         ({"layout": "scenes", "labels": "nowhere"}, MissingFileError, "nowhere"),
         ({"layout": "pairs", "label_folder": "truth"}, DataError, "'truth'"),
         ({"inputs": ["nowhere"]}, MissingFileError, "nowhere: no such file or folder"),

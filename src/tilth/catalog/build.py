@@ -1,12 +1,10 @@
-"""From folders of imagery to a catalog. Only headers are read."""
+"""From folders of imagery to a catalog. Only headers are read, unless labels have to be rasterised, decoded or resampled."""
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,22 +12,22 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.catalog.config import BuildConfig
+from tilth.catalog.derive import Derivation
 from tilth.catalog.discover import Found, Problem, find_images
 from tilth.catalog.geometry import cut_windows, footprints
+from tilth.catalog.headers import Progress, read_headers
+from tilth.catalog.layers import check_layers, find_layers
 from tilth.catalog.schema import COLUMNS
 from tilth.catalog.table import Catalog
-from tilth.errors import DataError, MissingFileError, SensorMismatchError, TilthWarning
-from tilth.imagery.read import RasterInfo, Window, read_info
+from tilth.catalog.window_size import window_sizes
+from tilth.errors import DataError, TilthWarning
+from tilth.imagery.read import RasterInfo, Window
 from tilth.sensors import Sensor, get_sensor
 
-Progress = Callable[[int, int], None]
-"""Told (files or tiles done, all of them)."""
 
-# Headers are small reads that wait for the disk or the network, so more threads than cores pay.
-_THREADS = 8
-
-
-def build_catalog(config: BuildConfig, *, problems: list[Problem] | None = None, progress: Progress | None = None) -> Catalog:
+def build_catalog(
+    config: BuildConfig, *, problems: list[Problem] | None = None, notes: list[str] | None = None, progress: Progress | None = None
+) -> Catalog:
     """Make a catalog of the images that a configuration names.
 
     Tiles come in the order of inputs, then file paths, then windows row by row. Tile ids are ``<folder>/<stem>``, followed by
@@ -38,27 +36,40 @@ def build_catalog(config: BuildConfig, *, problems: list[Problem] | None = None,
     Args:
         config: what to read and how.
         problems: receives the files that were left out, with the reason; without it they end in a :class:`TilthWarning`.
-        progress: told after each header.
+        notes: receives what else the user should know, such as images that no polygon touches; without it they end in a
+            :class:`TilthWarning`.
+        progress: told after each header, and after each image where files have to be made.
 
     Returns:
         The catalog, with absolute paths; ``save`` makes them relative.
 
     Raises:
         MissingFileError: an input does not exist.
-        DataError: nothing found, labels or split files that match no image, a label on another grid than its scene, or (``strict``) an
-            unreadable file.
+        DataError: nothing found, labels or split files that match no image, a label on another grid than its scene, label values or
+            attribute values without a meaning, windows in metres where there is no place on the Earth, or (``strict``) an unreadable file.
         SensorMismatchError: images with another number of bands or another type than the sensor.
-        ConfigError: unknown sensor, or a class scheme that does not validate.
+        ConfigError: unknown sensor, or a class scheme or legend that does not validate.
+        UsageError: files have to be made and ``derived`` names no folder for them.
     """
     sensor = get_sensor(config.sensor)
     found, left_out = find_images(config)
+    found, alone = find_layers(found, config)
+    left_out += alone
     if config.strict and left_out:
         raise DataError(f"{left_out[0].file}: {left_out[0].reason}{_more(left_out)}")
-    good, infos = _read_headers(found, config, left_out, progress)
+    good, headers = read_headers(found, config, left_out, progress)
     if not good:
         raise DataError(f"{left_out[0].file}: {left_out[0].reason}; none of {len(found)} images can be used")
-    _check_sensor(infos, sensor)
-    catalog = _make_table(good, infos, config, sensor)
+    check_layers(headers, config, sensor)
+    window_sizes([header.image for header in headers], config)
+    made, infos, said = Derivation(config, sensor, good, headers).run(left_out, progress)
+    if not made:
+        raise DataError(f"{left_out[-1].file}: {left_out[-1].reason}; none of {len(found)} images can be used")
+    catalog = _make_table(made, infos, config, sensor)
+    if notes is not None:
+        notes.extend(said)
+    elif said:
+        warnings.warn("; ".join(said), TilthWarning, stacklevel=2)
     if problems is not None:
         problems.extend(left_out)
     elif left_out:
@@ -70,114 +81,32 @@ def _more(problems: Sequence[Problem]) -> str:
     return f" (and {len(problems) - 1} more files with problems)" if len(problems) > 1 else ""
 
 
-def _read_headers(
-    found: Sequence[Found], config: BuildConfig, left_out: list[Problem], progress: Progress | None
-) -> tuple[list[Found], list[RasterInfo]]:
-    """Read all headers; keep the images that can be used, note the others."""
-    good, infos = [], []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done, (item, header) in enumerate(zip(found, pool.map(_header, found), strict=True), start=1):
-            if isinstance(header, RasterInfo):
-                good.append(item)
-                infos.append(header)
-            elif config.strict or (item.is_scene and isinstance(header, GridError)):
-                raise header
-            else:
-                left_out.append(Problem(item.image, str(header).removeprefix(f"{item.image}: ")))
-            if progress is not None:
-                progress(done, len(found))
-    return good, infos
-
-
-class GridError(DataError):
-    """A label lies on another grid than its image."""
-
-
-def _header(item: Found) -> RasterInfo | DataError | MissingFileError:
-    """Read the header of an image, and of its label to compare grids; problems are returned, not raised."""
-    try:
-        info = read_info(item.image)
-        if item.label is not None:
-            _check_grid(info, read_info(item.label))
-    except (DataError, MissingFileError) as error:
-        return error
-    return info
-
-
-def _check_grid(image: RasterInfo, label: RasterInfo) -> None:
-    if (image.width, image.height) != (label.width, label.height):
-        raise GridError(
-            f"{image.uri}: image has {image.width} x {image.height} pixels, its label {label.uri} {label.width} x {label.height}; "
-            "they must share one grid"
-        )
-    if image.transform is None or label.transform is None:
-        return
-    if image.crs != label.crs and None not in (image.crs, label.crs):
-        raise GridError(f"{image.uri}: CRS is {_short(image.crs)}, that of its label {label.uri} {_short(label.crs)}; warp the label first")
-    # The far corners may differ by a hundredth of a pixel: writers round.
-    a, b, _, d, e, _ = image.transform
-    pixel = max(math.hypot(a, d), math.hypot(b, e))
-    for column, row in ((0, 0), (image.width, 0), (0, image.height), (image.width, image.height)):
-        here, there = _position(image, column, row), _position(label, column, row)
-        if math.dist(here, there) > 0.01 * pixel:
-            raise GridError(
-                f"{image.uri}: pixel (column {column}, row {row}) lies at {here}, that of its label {label.uri} at {there}; "
-                "warp the label first"
-            )
-
-
-def _short(crs: str | None) -> str:
-    return str(crs)[:40]
-
-
-def _position(info: RasterInfo, column: int, row: int) -> tuple[float, float]:
-    assert info.transform is not None
-    a, b, c, d, e, f = info.transform
-    return a * column + b * row + c, d * column + e * row + f
-
-
-def _check_sensor(infos: Sequence[RasterInfo], sensor: Sensor) -> None:
-    for what, expected, values in (
-        ("bands", len(sensor), [info.count for info in infos]),
-        ("type", sensor.dtype, [info.dtype for info in infos]),
-    ):
-        wrong = [(info, value) for info, value in zip(infos, values, strict=True) if value != expected]
-        if wrong:
-            kinds = ", ".join(
-                f"{value} in {sum(item == value for _, item in wrong)}" for value in dict.fromkeys(value for _, value in wrong)
-            )
-            files = ", ".join(info.uri for info, _ in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-            raise SensorMismatchError(
-                f"sensor {sensor.name!r} has {what} {expected}, {len(wrong)} of {len(infos)} images differ ({what} {kinds}): {files}; "
-                "choose the sensor that fits, or build a catalog each"
-            )
-
-
 def _make_table(found: Sequence[Found], infos: Sequence[RasterInfo], config: BuildConfig, sensor: Sensor) -> Catalog:
     windows: list[Window] = []
     owners: list[int] = []
     names: list[str] = []
-    for owner, (item, info) in enumerate(zip(found, infos, strict=True)):
-        if config.window_px is None:
+    for owner, (item, info, size) in enumerate(zip(found, infos, window_sizes(infos, config), strict=True)):
+        if size is None:
             cut = [Window(0, 0, info.width, info.height)]
             names.append(item.name)
         else:
-            cut = cut_windows(info.width, info.height, config.window_px, config.stride_px or config.window_px, config.edge)
+            cut = cut_windows(info.width, info.height, *size, config.edge)
             names += [f"{item.name}_r{window.row}_c{window.column}" for window in cut]
         windows += cut
         owners += [owner] * len(cut)
     if not windows:
-        raise DataError(
-            f"{infos[0].uri}: no image is as large as a window of {config.window_px} pixels; use edge: shift, or smaller windows"
-        )
+        side = f"{config.window_px} pixels" if config.window_px is not None else f"{config.window_m:g} m"
+        raise DataError(f"{infos[0].uri}: no image is as large as a window of {side}; use edge: shift, or smaller windows")
     corners = np.array(windows, dtype=np.int32)
     position = np.array(owners, dtype=np.int64)
     times = [_time_of(item, config) for item in found]
+    places = [_location_of(item, config) for item in found]
     kinds = [config.label_kind if item.label else "none" for item in found]
     columns: dict[str, list[object]] = {
         "image": [item.image for item in found],
         "crs": [info.crs for info in infos],
         "datetime": list(times),
+        "location_id": list(places),
         "label": [item.label for item in found],
         "label_kind": list(kinds),
         "scheme": [item.scheme.name if item.scheme else None for item in found],
@@ -196,6 +125,14 @@ def _make_table(found: Sequence[Found], infos: Sequence[RasterInfo], config: Bui
     return Catalog(pa.table(rows), {sensor.name: sensor}, schemes)
 
 
+def _location_of(item: Found, config: BuildConfig) -> str | None:
+    """Name of the place: from the file name where a pattern is given; where sensors are joined, the file stem."""
+    if config.location_pattern is not None:
+        match = re.search(config.location_pattern, Path(item.origin or item.image).name)
+        return match[1] if match is not None and match[1] else None
+    return Path(item.origin or item.image).stem if config.layers else None
+
+
 def _time_of(item: Found, config: BuildConfig) -> datetime | None:
     """Acquisition time: from the file name where a pattern is given, else the configured one.
 
@@ -203,7 +140,7 @@ def _time_of(item: Found, config: BuildConfig) -> datetime | None:
         DataError: the pattern finds something that is no date.
     """
     if config.datetime_pattern is not None:
-        match = re.search(config.datetime_pattern, Path(item.image).name)
+        match = re.search(config.datetime_pattern, Path(item.origin or item.image).name)
         if match is not None and match[1]:
             try:
                 return _with_zone(datetime.fromisoformat(match[1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilth.catalog.config import BuildConfig
+from tilth.catalog.config import VECTOR_SUFFIXES, BuildConfig
 from tilth.catalog.uris import absolute_uri
 from tilth.classes import ClassScheme
 from tilth.errors import DataError, MissingFileError, UsageError
@@ -26,6 +26,8 @@ class Found:
         label: absolute path, or None.
         split: name, or None.
         scheme: of the label; None without label.
+        layers: absolute paths of the rasters of further sensors to join with it, in the order of the sensor's parts.
+        origin: absolute path of the image as it was found, where ``image`` was made of it.
         is_scene: a label on another grid stops the build, as a mistake in the request. Pairs come as many small files, of which a bad one
             is left out.
     """
@@ -36,6 +38,8 @@ class Found:
     split: str | None
     scheme: ClassScheme | None
     is_scene: bool = False
+    layers: tuple[str, ...] = ()
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def find_images(config: BuildConfig) -> tuple[list[Found], list[Problem]]:
             images = _find_scenes(config, item, prefix, recursive=layout == "plain")
         found += images
     if layout == "scenes" and config.labels is not None and not any(item.label for item in found):
-        example = _label_stem(config, Path(found[0].image).stem)
-        raise DataError(f"{config.labels}: no label matches any of {len(found)} scenes, for example {example}.tif; set label_name")
+        example = _label_stem(config, Path(found[0].image).stem) + (VECTOR_SUFFIXES[0] if config.vector_labels else ".tif")
+        raise DataError(f"{config.labels}: no label matches any of {len(found)} scenes, for example {example}; set label_name")
     _refuse_same_names(found)
     return found, problems
 
@@ -88,13 +92,17 @@ def _layout(config: BuildConfig, inputs: list[Path]) -> str:
     """Tell the layout from the look of the inputs, unless it is named."""
     if config.layout != "auto":
         return config.layout
+    if config.vector_labels:
+        return "scenes"
     pairs = [item for item in inputs if item.is_dir() and (item / config.image_folder).is_dir() and _mask_folder(config, item)]
     if pairs and len(pairs) < len(inputs):
         other = next(item for item in inputs if item not in pairs)
         raise UsageError(f"{other}: not a folder of image/mask pairs as {pairs[0]} is; build one catalog a layout, then join them")
     if pairs:
         return "pairs"
-    scenes = config.labels is not None or config.window_px is not None or any(item.is_file() for item in inputs)
+    scenes = (
+        config.labels is not None or config.window_px is not None or config.window_m is not None or any(item.is_file() for item in inputs)
+    )
     return "scenes" if scenes else "plain"
 
 
@@ -111,8 +119,8 @@ def _prefixes(inputs: list[Path], given: str | None) -> list[str]:
     return names if given is None else [given if len(distinct) == 1 else f"{given}/{name}" for name in names]
 
 
-def _list_files(folder: Path, suffixes: Iterable[str], recursive: bool) -> list[Path]:
-    """Image files below a folder, sorted; hidden files and folders are no data."""
+def list_files(folder: Path, suffixes: Iterable[str], recursive: bool) -> list[Path]:
+    """List the files of some suffixes below a folder, sorted; hidden files and folders are no data."""
     endings = {suffix.lower() for suffix in suffixes}
     files = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(
@@ -129,7 +137,7 @@ def _name(prefix: str, folder: Path, file: Path) -> str:
 def _find_scenes(config: BuildConfig, item: Path, prefix: str, recursive: bool) -> list[Found]:
     """Find scenes and, when there is a label folder or a label name, the label of each; or plain images anywhere below a folder."""
     folder = item if item.is_dir() else item.parent
-    files = _list_files(item, config.suffixes, recursive) if item.is_dir() else [item]
+    files = list_files(item, config.suffixes, recursive) if item.is_dir() else [item]
     labels: dict[Path, Path] = {}
     if not recursive and (config.labels is not None or config.label_name != "{stem}"):
         place = Path(absolute_uri(config.labels)) if config.labels is not None else folder
@@ -166,7 +174,7 @@ def _find_pairs(config: BuildConfig, item: Path, prefix: str) -> tuple[list[Foun
         raise DataError(
             f"{item}: expected folders {config.image_folder!r} and {expected!r} for layout 'pairs'; set image_folder, label_folder"
         )
-    files = _list_files(images, config.suffixes, recursive=True)
+    files = list_files(images, config.suffixes, recursive=True)
     if not files:
         raise DataError(f"{images}: no image found; looked for {', '.join(config.suffixes)}")
     stems = {file: file.relative_to(images).with_suffix("").as_posix() for file in files}
@@ -174,7 +182,7 @@ def _find_pairs(config: BuildConfig, item: Path, prefix: str) -> tuple[list[Foun
     known = {label for label in labels.values() if label is not None}
     if not known:
         raise DataError(f"{masks}: no mask belongs to any of {len(files)} images, for example {_label_stem(config, stems[files[0]])}.png")
-    lost = [Problem(str(file), "mask without image") for file in _list_files(masks, LABEL_SUFFIXES, recursive=True) if file not in known]
+    lost = [Problem(str(file), "mask without image") for file in list_files(masks, LABEL_SUFFIXES, recursive=True) if file not in known]
     splits = _read_splits(item / "splits", set(stems.values()))
     scheme = _scheme(config, item, masks)
     found = []
@@ -200,9 +208,12 @@ def _label_of(config: BuildConfig, stem: str, place: Path) -> Path | None:
     """Find the label file of an image by name; ``place`` may be the label file itself."""
     folder, _, last = stem.rpartition("/")
     wanted = _label_stem(config, last)
+    if place.is_file() and config.vector_labels:
+        return place
     if place.is_file():
         return place if place.stem == wanted or config.label_name == "{stem}" else None
-    candidates = (place / folder / f"{wanted}{suffix}" for suffix in (*LABEL_SUFFIXES, *(suffix.upper() for suffix in LABEL_SUFFIXES)))
+    suffixes = VECTOR_SUFFIXES if config.vector_labels else LABEL_SUFFIXES
+    candidates = (place / folder / f"{wanted}{suffix}" for suffix in (*suffixes, *(suffix.upper() for suffix in suffixes)))
     return next((file for file in candidates if file.is_file()), None)
 
 

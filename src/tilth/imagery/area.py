@@ -115,6 +115,25 @@ def row_length_m(row: float, width: int, crs: str, transform: Transform) -> floa
     return float(np.hypot(along * np.diff(longitude), across * np.diff(latitude)).sum())
 
 
+def pixel_size_m(width: int, height: int, crs: str, transform: Transform) -> tuple[float, float] | None:
+    """Measure the pixels of a raster on the ground, along its middle row and its middle column.
+
+    Args:
+        width: columns of the raster.
+        height: rows of the raster.
+        crs: ``EPSG:code`` or WKT.
+        transform: of the raster.
+
+    Returns:
+        Mean width and height of a pixel in metres; None where the CRS has no place on the Earth.
+    """
+    a, b, c, d, e, f = transform
+    along = row_length_m(height / 2, width, crs, transform)
+    # Rows and columns exchanged, a column is a row.
+    across = row_length_m(width / 2, height, crs, (b, a, c, e, d, f))
+    return None if along is None or across is None else (along / width, across / height)
+
+
 def to_degrees(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Turn map coordinates into longitude and latitude (EPSG:4326).
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pydantic
 
-from tilth.catalog.config import BuildConfig, SplitConfig
+from tilth.catalog.config import BuildConfig, Duplicates, SplitConfig
 from tilth.config import Config
 from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
 
-_LISTED_FINDINGS = 20
-"""Findings shown on the terminal; the report file holds them all."""
+_LISTED_FINDINGS = 5
+"""Findings of each kind shown on the terminal; the report file holds them all."""
 
 
 class CatalogBuildOptions(BuildConfig):
@@ -27,9 +27,12 @@ class CatalogCheckOptions(Config):
     """Options of ``tilth catalog check``."""
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to check")
+    headers: bool = pydantic.Field(True, description="open files; without it only the table is checked")
     pixels: bool = pydantic.Field(True, description="read every pixel, not only headers")
+    duplicates: Duplicates = pydantic.Field("near", description="duplicates to look for: near, exact (the same pixels) or none")
+    threads: int | None = pydantic.Field(None, ge=1, description="files read at once; by default one a core, at most 8")
     out: Path | None = pydantic.Field(None, description="JSON file for all findings")
-    clean: Path | None = pydantic.Field(None, description="catalog file for the tiles without an error")
+    clean: Path | None = pydantic.Field(None, description="catalog file for the tiles without an error, one of each duplicate")
 
 
 class CatalogSplitOptions(SplitConfig):
@@ -51,15 +54,26 @@ class CatalogShowOptions(Config):
 
 @verb("catalog build", CatalogBuildOptions)
 def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
-    """Make a catalog of scenes, of pairs of image and mask, or of unlabelled images."""
+    """Make a catalog of scenes, of pairs of image and mask, or of unlabelled images.
+
+    Labels may be rasters of class ids, of other codes or colours, or on another grid, or polygons; the labels that are made of them, and
+    images joined of several sensors, lie in a folder beside the catalog.
+    """
     from tilth.catalog.build import build_catalog
     from tilth.catalog.discover import Problem
     from tilth.catalog.table import Catalog
 
     problems: list[Problem] = []
+    notes: list[str] = []
+    derived = options.derived or str(options.out.with_name(f"{options.out.stem}_files"))
     catalog: Catalog = build_catalog(
-        options, problems=problems, progress=lambda done, total: console.status(f"reading headers {done}/{total}")
+        options.model_copy(update={"derived": derived}),
+        problems=problems,
+        notes=notes,
+        progress=lambda done, total: console.status(f"reading headers and making labels {done}/{total}"),
     )
+    for note in notes:
+        console.warn(note)
     for problem in problems:
         console.warn(f"left out {problem.file}: {problem.reason}")
     catalog.save(options.out)
@@ -73,16 +87,23 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
 
 @verb("catalog check", CatalogCheckOptions)
 def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
-    """Find damaged files, wrong label values, empty tiles and overlapping splits."""
+    """Find damaged files, wrong labels, duplicates, splits that share ground, and values that contradict the sensor."""
     from tilth.catalog.check import check_catalog
     from tilth.catalog.table import Catalog
     from tilth.imagery.write import write_json
 
     catalog = Catalog.open(options.catalog)
-    report = check_catalog(catalog, pixels=options.pixels, progress=lambda done, total: console.status(f"checking tile {done}/{total}"))
-    shown = [str(finding) for finding in report.findings[:_LISTED_FINDINGS]]
-    if len(report.findings) > len(shown):
-        shown.append(f"... and {len(report.findings) - len(shown)} more; --out FILE.json keeps them all")
+    report = check_catalog(
+        catalog,
+        headers=options.headers,
+        pixels=options.pixels,
+        duplicates=options.duplicates,
+        threads=options.threads,
+        progress=lambda done, total: console.status(f"checking tile {done}/{total}"),
+    )
+    total, *shown = report.summary(_LISTED_FINDINGS).splitlines()
+    if options.out is None and any(line.startswith("  ... and ") for line in shown):
+        shown.append("--out FILE.json keeps them all")
     outputs = {}
     if options.out is not None:
         write_json(options.out, json.loads(report.to_json()))
@@ -91,7 +112,7 @@ def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
         report.sound(catalog).save(options.clean)
         outputs["catalog"] = options.clean
     return Result(
-        summary=(*shown, f"{report.tiles} tiles in {report.files} files: {len(report.errors)} errors, {len(report.warnings)} warnings"),
+        summary=(*shown, total),
         outputs=outputs,
         values={"errors": len(report.errors), "warnings": len(report.warnings)},
         exit_code=0 if report.ok or options.clean is not None else 1,

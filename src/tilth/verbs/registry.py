@@ -25,10 +25,16 @@ RESERVED = frozenset({"config", "debug", "help", "console"})
 GROUPS: dict[str, dict[str, str]] = {
     "Data": {
         "landscapes": "tilth.verbs.landscapes:landscapes",
+        "datasets list": "tilth.verbs.datasets:datasets_list",
+        "datasets info": "tilth.verbs.datasets:datasets_info",
+        "datasets prepare": "tilth.verbs.datasets:datasets_prepare",
+        "inspect": "tilth.verbs.inspect:inspect",
         "catalog build": "tilth.verbs.catalog:catalog_build",
+        "catalog import": "tilth.verbs.catalog_import:catalog_import",
         "catalog check": "tilth.verbs.catalog:catalog_check",
         "catalog split": "tilth.verbs.catalog:catalog_split",
         "catalog show": "tilth.verbs.catalog:catalog_show",
+        "pack": "tilth.verbs.pack:pack",
     },
     "Training": {
         "pretrain": "tilth.verbs.train:pretrain",
@@ -39,6 +45,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare": "tilth.verbs.evaluate:compare",
         "predict": "tilth.verbs.predict:predict",
         "polygons": "tilth.verbs.polygons:polygons",
+        "sample": "tilth.verbs.assess:sample",
+        "assess": "tilth.verbs.assess:assess",
         "report": "tilth.verbs.report:report",
     },
     "Everything in order": {

@@ -1,0 +1,50 @@
+"""``tilth catalog import``: from a table that exists already to a catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+
+from tilth.catalog.import_config import ImportConfig
+from tilth.verbs.console import Console
+from tilth.verbs.registry import Result, verb
+
+_LISTED = 20
+"""Files with problems shown on the terminal."""
+
+
+class CatalogImportOptions(ImportConfig):
+    """Options of ``tilth catalog import``."""
+
+    table: Path = pydantic.Field(
+        json_schema_extra={"positional": True}, description=".parquet, .csv, or vector file of footprints, with a row for each tile"
+    )
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+
+@verb("catalog import", CatalogImportOptions)
+def catalog_import(options: CatalogImportOptions, console: Console) -> Result:
+    """Make a catalog of a table of images: Parquet, CSV, or footprints.
+
+    Relative paths in the table start from its own folder, or from --root.
+    """
+    from tilth.catalog.discover import Problem
+    from tilth.catalog.from_table import import_table
+
+    problems: list[Problem] = []
+    catalog = import_table(
+        options.table, options, problems=problems, progress=lambda done, total: console.status(f"reading headers {done}/{total}")
+    )
+    for problem in problems[:_LISTED]:
+        console.warn(f"{problem.file}: {problem.reason}")
+    if len(problems) > _LISTED:
+        console.warn(f"... and {len(problems) - _LISTED} more files with problems")
+    catalog.save(options.out)
+    labelled = len(catalog.labelled())
+    splits = ", ".join(f"{name or 'no split'} {count}" for name, count in catalog.counts("split").items())
+    return Result(
+        summary=(f"{len(catalog)} tiles, {labelled} with labels ({splits})",),
+        outputs={"catalog": options.out},
+        values={"tiles": len(catalog), "labelled": labelled, "problems": len(problems)},
+    )
