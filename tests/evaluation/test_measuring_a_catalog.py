@@ -17,8 +17,9 @@ from tilth.classes import ClassScheme, LandClass
 from tilth.errors import CatalogError, DataError, OutputExistsError, SensorMismatchError, UsageError
 from tilth.evaluation import evaluate
 from tilth.evaluation.evaluate import evaluate_catalog, validation_scores
-from tilth.evaluation.gallery import CORRECT, IGNORED, MAX_SIDE_PX, WRONG, choose
-from tilth.evaluation.result import Evaluation, TileScore
+from tilth.evaluation.gallery import CORRECT, IGNORED, MAX_SIDE_PX, PICTURES, WRONG, choose
+from tilth.evaluation.result import Evaluation, GalleryEntry, TileScore
+from tilth.imagery.picture import NO_DATA_GREY
 from tilth.imagery.read import read_label, read_pixels
 from tilth.models.inference import predict_tile
 from tilth.prediction.scene import predict_scene
@@ -41,7 +42,7 @@ class Brightest(nn.Module):
     def __init__(self, scheme: ClassScheme = SCHEME) -> None:
         super().__init__()
         self.sensor, self.scheme = SENSOR, scheme
-        self.config = SimpleNamespace(network=SimpleNamespace(encoder="brightest", decoder="none"))
+        self.config = SimpleNamespace(network=SimpleNamespace(encoder="brightest", decoder="none"), model_dump=lambda mode: {})
         self.normalisation = nn.BatchNorm2d(3, affine=False)
         self.dropout = nn.Dropout(0.9)
         self.layer = nn.Conv2d(3, len(scheme), 1, bias=False)
@@ -80,6 +81,11 @@ class Tiles:
 def tiles(tmp_path: Path) -> Tiles:
     (tmp_path / "data").mkdir()
     return Tiles(tmp_path / "data")
+
+
+def pictures(entry: GalleryEntry) -> list[str]:
+    """Paths of the pictures of a tile."""
+    return [getattr(entry, kind) for kind in PICTURES]
 
 
 def draw(seed: int, height: int, width: int, wrong: float) -> tuple[np.ndarray, np.ndarray]:
@@ -181,12 +187,13 @@ def test_metrics_json_has_the_agreed_layout_and_reads_back(tiles: Tiles, tmp_pat
     assert list(tree) == [
         *("schema_version", "model", "catalog_fingerprint", "split", "scheme", "classes", "colours", "confusion"),
         *("scores", "per_class", "tiles", "pixels", "ignored_pixels", "seconds", "gallery"),
+        *("intervals", "resampling", "calibration", "boundary_share", "images"),
     ]
-    assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "kappa", "fwIoU"]
-    fields = ["name", "iou", "f1", "precision", "recall", "reference_pixels", "predicted_pixels", "absent"]
+    assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "kappa", "fwIoU", "bIoU"]
+    fields = ["name", "iou", "f1", "precision", "recall", "reference_pixels", "predicted_pixels", "absent", "boundary_iou", "interval"]
     assert list(tree["per_class"][0]) == fields
     assert list(tree["tiles"][0]) == ["tile_id", "mIoU", "OA", "pixels"]
-    assert list(tree["gallery"][0]) == ["tile_id", "mIoU", "image", "label", "prediction", "errors"]
+    assert list(tree["gallery"][0]) == ["tile_id", "mIoU", "image", "label", "prediction", "errors", "confidence"]
     assert (tree["schema_version"], tree["model"], tree["colours"][0]) == (1, "runs/one/model", [200, 60, 40])
     assert [entry["tile_id"] for entry in tree["gallery"]] == ["t2", "t0"]
     assert tree["gallery"][1]["errors"] == "gallery/1_errors.png"
@@ -207,16 +214,17 @@ def test_gallery_pictures_show_what_they_say(tiles: Tiles, tmp_path: Path) -> No
     assert shown["prediction"][0, 3].tolist() == colours[2].tolist()
     expected = np.array([[CORRECT, CORRECT, IGNORED, WRONG], [IGNORED, CORRECT, CORRECT, WRONG]])
     assert np.array_equal(shown["errors"], expected)
+    confidence = np.asarray(Image.open(tmp_path / "out" / "gallery" / "0_confidence.png"))
+    probabilities = predict_tile(Brightest(), read_pixels(str(tiles.folder / "small.png")), window=32, overlap=0).amax(0).numpy()
+    assert confidence[1, 0] == NO_DATA_GREY
+    assert np.array_equal(confidence[valid], np.rint(probabilities * 255)[valid])
 
 
 def test_gallery_pictures_are_shrunk_together_and_never_enlarged(tiles: Tiles, tmp_path: Path) -> None:
     tiles.add("wide", *draw(0, 301, 1000, wrong=0.5))
     tiles.add("small", *draw(1, 7, 5, wrong=0))
     result = evaluate_catalog(Brightest(), tiles.catalog(), out=tmp_path / "out")
-    sizes = {
-        entry.tile_id: {Image.open(tmp_path / "out" / path).size for path in (entry.image, entry.label, entry.prediction, entry.errors)}
-        for entry in result.gallery
-    }
+    sizes = {entry.tile_id: {Image.open(tmp_path / "out" / path).size for path in pictures(entry)} for entry in result.gallery}
     assert sizes == {"wide": {(MAX_SIDE_PX, 116)}, "small": {(5, 7)}}
 
 
@@ -227,7 +235,7 @@ def test_a_shorter_gallery_replaces_a_longer_one_and_leaves_other_files_alone(ti
     evaluate_catalog(Brightest(), tiles.catalog(), out=out, gallery=4)
     (out / "gallery" / "my.png").write_bytes(b"mine")
     evaluate_catalog(Brightest(), tiles.catalog(), out=out, gallery=1)
-    kinds = ("errors", "image", "label", "prediction")
+    kinds = ("confidence", "errors", "image", "label", "prediction")
     assert sorted(file.name for file in (out / "gallery").iterdir()) == [*(f"0_{kind}.png" for kind in kinds), "my.png"]
 
 

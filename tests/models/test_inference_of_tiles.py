@@ -9,7 +9,8 @@ import torch
 from support.tiny_models import TinySegmenter
 from tilth.errors import SensorMismatchError, UsageError
 from tilth.imagery.read import Pixels
-from tilth.models.inference import blend_weights, evaluating, fit_window, predict_tile, weight_sum, window_starts
+from tilth.models.inference import evaluating, predict_tile
+from tilth.models.windows import blend_weights, fit_window, weight_sum, window_starts
 from tilth.sensors import get_sensor
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tilth.errors import DataError, UsageError, needs_extra, suggest
-from tilth.evaluation.result import SUMMARY_NAMES, Evaluation, Record, mean, read_record
+from tilth.evaluation.record import Record, mean, read_record
+from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.evaluation.wording import comparison_markdown, count, spread, verdict
 
 COMPARISON_FILE = "comparison.json"
@@ -76,7 +77,7 @@ class Comparison(Record):
 
     Attributes:
         schema_version: version of this layout.
-        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU.
+        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU, bIoU.
         catalog_fingerprint: of the tiles all evaluations share.
         split: the splits the tiles come from.
         tiles: number of tiles.
@@ -134,7 +135,7 @@ def compare(
 
     Args:
         groups: by name, one evaluation a seed (or the path of its ``metrics.json`` or folder), the same seeds in the same order in each.
-        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU.
+        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU, bIoU.
         seeds: label of each seed; by default 0, 1, ...
         out: folder that receives ``comparison.json``; None writes nothing.
 
@@ -156,6 +157,9 @@ def compare(
     if len(labels) != number:
         raise UsageError(f"{count(len(labels), 'seed label')} for {count(number, 'seed')}; give one label a seed")
     _same_tiles(read)
+    shares = {item.boundary_share for entries in read.values() for item in entries if item.boundary_share is not None}
+    if metric == "bIoU" and len(shares) > 1:
+        raise DataError(f"boundary IoU was measured with boundary_share {', '.join(map(str, sorted(shares)))}; evaluate with one")
     summaries = [_group(name, evaluations, metric) for name, evaluations in read.items()]
     shared = next(iter(read.values()))[0]
     comparison = Comparison(

@@ -1,4 +1,4 @@
-"""The gallery of an evaluation: image, label, prediction and errors of tiles from the worst to the best."""
+"""The gallery of an evaluation: image, label, prediction, errors and confidence of tiles from the worst to the best."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.evaluation.result import GalleryEntry, TileScore
-from tilth.imagery.picture import colourise, to_rgb
+from tilth.evaluation.samples import Prediction
+from tilth.imagery.picture import NO_DATA_GREY, colourise, to_rgb
 from tilth.imagery.read import Pixels
 from tilth.imagery.write import atomic_path
 from tilth.sensors import Sensor
 
 FOLDER = "gallery"
 MAX_SIDE_PX = 384
-PICTURES = ("image", "label", "prediction", "errors")
+PICTURES = ("image", "label", "prediction", "errors", "confidence")
 
 CORRECT, WRONG, IGNORED = (190, 190, 190), (214, 39, 40), (255, 255, 255)
 """Grey, red and white of the picture of errors."""
@@ -28,19 +29,21 @@ CORRECT, WRONG, IGNORED = (190, 190, 190), (214, 39, 40), (255, 255, 255)
 _OURS = re.compile(rf"\d+_({'|'.join(PICTURES)})\.png")
 
 
-def choose(tiles: Sequence[TileScore], number: int) -> list[int]:
+def choose(tiles: Sequence[TileScore], number: int, worst: int = 0) -> list[int]:
     """Choose tiles evenly over the ranking by mIoU, the worst first and the best last.
 
     Args:
         tiles: scores; tiles without a counted pixel are never chosen.
-        number: how many to choose; fewer where there are fewer.
+        number: how many to choose evenly; fewer where there are fewer.
+        worst: how many of the worst to choose beforehand; the others are then spread over the rest.
 
     Returns:
         Positions in ``tiles``, without repeats. One alone is the worst. Ties are broken by tile id, so the choice is always the same.
     """
     ranked = sorted((tile.mean_iou, tile.tile_id, place) for place, tile in enumerate(tiles) if tile.mean_iou is not None)
-    steps = np.linspace(0, len(ranked) - 1, min(number, len(ranked)))
-    return [ranked[int(step)][2] for step in np.floor(steps + 0.5)]
+    first, rest = ranked[:worst], ranked[worst:]
+    steps = np.linspace(0, len(rest) - 1, min(number, len(rest)))
+    return [entry[2] for entry in [*first, *(rest[int(step)] for step in np.floor(steps + 0.5))]]
 
 
 def error_picture(prediction: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.uint8]:
@@ -60,33 +63,36 @@ def error_picture(prediction: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.ui
     return picture
 
 
-def quadruple(
-    pixels: Pixels, mask: NDArray[Any], prediction: NDArray[Any], sensor: Sensor, scheme: ClassScheme
+def draw_tile(
+    pixels: Pixels, mask: NDArray[Any], prediction: Prediction, sensor: Sensor, scheme: ClassScheme
 ) -> dict[str, NDArray[np.uint8]]:
-    """Draw the four pictures of a tile.
+    """Draw the pictures of a tile.
 
     Args:
         pixels: of the tile, in storage units.
         mask: integer (h, w), the reference as it was counted, 255 = ignored.
-        prediction: integer (h, w), class ids.
+        prediction: of the tile, with confidence as uint8 from 0 to 255.
         sensor: of the pixels.
         scheme: of mask and prediction.
 
     Returns:
-        ``image``, ``label``, ``prediction`` and ``errors``: uint8 (h', w', 3), shrunk so that no side exceeds 384 pixels. The image is
-        averaged, classes and errors take the nearest pixel. Pixels without imagery are grey in the prediction too.
+        By the names of :data:`PICTURES`: uint8 (h', w', 3), ``confidence`` uint8 (h', w'); shrunk so that no side exceeds 384 pixels.
+        Image and confidence are averaged, classes and errors take the nearest pixel. Pixels without imagery are grey in the prediction
+        and the confidence, too.
     """
-    shown = np.where(pixels.valid, prediction, IGNORE_INDEX)
+    shown = np.where(pixels.valid, prediction.classes, IGNORE_INDEX)
+    confidence = np.where(pixels.valid, prediction.confidence, np.uint8(NO_DATA_GREY))
     return {
         "image": _shrink(to_rgb(pixels.data, pixels.valid, sensor), average=True),
         "label": _shrink(colourise(mask, scheme)),
         "prediction": _shrink(colourise(shown, scheme)),
-        "errors": _shrink(error_picture(prediction, mask)),
+        "errors": _shrink(error_picture(prediction.classes, mask)),
+        "confidence": _shrink(confidence, average=True),
     }
 
 
 def write_gallery(out: Path, tiles: Iterable[tuple[TileScore, dict[str, NDArray[np.uint8]]]]) -> tuple[GalleryEntry, ...]:
-    """Write ``gallery/<n>_{image,label,prediction,errors}.png`` and remove such files of an earlier, longer gallery.
+    """Write ``gallery/<n>_{image,label,prediction,errors,confidence}.png`` and remove such files of an earlier, longer gallery.
 
     All pictures are drawn before the first is written, so a failure while drawing leaves the old gallery whole.
 

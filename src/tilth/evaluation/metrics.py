@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from tilth.classes import IGNORE_INDEX, Colour
 from tilth.errors import DataError
-from tilth.evaluation.result import ClassScore, Scores, Summary, mean, ratio
+from tilth.evaluation.record import mean, ratio
+from tilth.evaluation.result import ClassScore, Scores, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,29 +9,16 @@ and each such pixel is missed by the class it truly belongs to, so false alarms 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 import pydantic
 
 from tilth.classes import Colour
-from tilth.errors import DataError, MissingFileError, UnreadableFileError
+from tilth.evaluation.record import Count, Fraction, Interval, Record, read_record
 
 METRICS_FILE = "metrics.json"
 """Name of the file an evaluation leaves in its folder."""
-
-Fraction = Annotated[float, pydantic.Field(ge=0, le=1)] | None
-Count = Annotated[int, pydantic.Field(ge=0)]
-
-
-class Record(pydantic.BaseModel):
-    """Base of everything that is stored in result files: frozen, closed, finite numbers only, JSON names as aliases."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-R = TypeVar("R", bound=Record)
 
 
 class ClassScore(Record):
@@ -45,7 +32,9 @@ class ClassScore(Record):
         recall: tp / (tp + fn).
         reference_pixels: counted pixels that belong to the class.
         predicted_pixels: counted pixels that were predicted as the class.
-        absent: there is no reference pixel; the four scores are None.
+        absent: there is no reference pixel; the scores are None.
+        boundary_iou: IoU of the two boundary bands, see :mod:`tilth.evaluation.boundary`; None also where it was not measured.
+        interval: 95 % interval of the IoU over resampled tiles, see :mod:`tilth.evaluation.bootstrap`; None where there is none.
     """
 
     name: str
@@ -56,6 +45,8 @@ class ClassScore(Record):
     reference_pixels: Count
     predicted_pixels: Count
     absent: bool
+    boundary_iou: Fraction = None
+    interval: Interval | None = None
 
 
 class Summary(Record):
@@ -68,6 +59,7 @@ class Summary(Record):
         mean_recall: unweighted mean of the recall, "average accuracy" (``AA``).
         kappa: Cohen's kappa; None also where chance alone agrees everywhere (one class, all of it predicted).
         frequency_weighted_iou: mean of the IoU weighted by reference pixels (``fwIoU``).
+        mean_boundary_iou: unweighted mean of the boundary IoU (``bIoU``); None where it was not measured.
     """
 
     mean_iou: Fraction = pydantic.Field(alias="mIoU")
@@ -76,14 +68,15 @@ class Summary(Record):
     mean_recall: Fraction = pydantic.Field(alias="AA")
     kappa: Annotated[float, pydantic.Field(ge=-1, le=1)] | None
     frequency_weighted_iou: Fraction = pydantic.Field(alias="fwIoU")
+    mean_boundary_iou: Fraction = pydantic.Field(None, alias="bIoU")
 
     def named(self) -> dict[str, float | None]:
-        """Return the scores under the names people know: mIoU, mF1, OA, AA, kappa, fwIoU."""
+        """Return the scores under the names people know: mIoU, mF1, OA, AA, kappa, fwIoU, bIoU."""
         return self.model_dump(by_alias=True)
 
 
 SUMMARY_NAMES: tuple[str, ...] = tuple(field.alias or name for name, field in Summary.model_fields.items())
-"""mIoU, mF1, OA, AA, kappa, fwIoU."""
+"""mIoU, mF1, OA, AA, kappa, fwIoU, bIoU."""
 
 
 class Scores(Record):
@@ -118,16 +111,81 @@ class TileScore(Record):
     pixels: Count
 
 
+class ImageScore(Record):
+    """How the tiles of one image file fared together; the means are None where no pixel was counted.
+
+    Attributes:
+        image: path of the file relative to the folder that all images share, or its name; with forward slashes.
+        tiles: number of tiles cut from it.
+        mean_iou: mean IoU over the classes present in the image.
+        overall_accuracy: share of the image's counted pixels that are right.
+        pixels: counted pixels of the image.
+    """
+
+    image: str
+    tiles: Annotated[int, pydantic.Field(ge=1)]
+    mean_iou: Fraction = pydantic.Field(alias="mIoU")
+    overall_accuracy: Fraction = pydantic.Field(alias="OA")
+    pixels: Count
+
+
+class CalibrationBin(Record):
+    """Pixels whose highest class probability lies in ``(lower, upper]``; the first bin holds ``lower`` too.
+
+    Attributes:
+        lower: lower end of the bin.
+        upper: upper end of the bin.
+        pixels: counted pixels in the bin.
+        confidence: mean highest probability of these pixels; None for an empty bin.
+        accuracy: share of these pixels that are right; None for an empty bin.
+    """
+
+    lower: Annotated[float, pydantic.Field(ge=0, le=1)]
+    upper: Annotated[float, pydantic.Field(ge=0, le=1)]
+    pixels: Count
+    confidence: Fraction
+    accuracy: Fraction
+
+
+class Calibration(Record):
+    """Whether a model is right as often as it says, see :mod:`tilth.evaluation.calibration`.
+
+    Attributes:
+        bins: of equal width, from 0 to 1.
+        expected_error: mean of |accuracy - confidence| over bins, weighted by pixels (ECE); None where nothing was counted.
+        maximum_error: largest |accuracy - confidence| of a bin (MCE); None where nothing was counted.
+    """
+
+    bins: tuple[CalibrationBin, ...]
+    expected_error: Fraction
+    maximum_error: Fraction
+
+
+class Resampling(Record):
+    """What the intervals of an evaluation rest on.
+
+    Attributes:
+        unit: what was drawn with replacement; images where several tiles come from one image file, for these are not independent.
+        units: number of units that hold counted pixels.
+        draws: number of resamples.
+    """
+
+    unit: Literal["tile", "image"]
+    units: Count
+    draws: Count
+
+
 class GalleryEntry(Record):
-    """Four pictures of one tile; paths are relative to the folder of ``metrics.json``, with forward slashes.
+    """Pictures of one tile; paths are relative to the folder of ``metrics.json``, with forward slashes.
 
     Attributes:
         tile_id: as in the catalog.
         mean_iou: of the tile.
         image: the bands a picture shows, stretched by the sensor's range.
-        label: the reference in class colours, ignored pixels white.
+        label: the reference in class colours, ignored pixels grey.
         prediction: the prediction in class colours.
         errors: grey where right, red where wrong, white where ignored.
+        confidence: the highest class probability from black (0) to white (1), where there is imagery; None where it was not drawn.
     """
 
     tile_id: str
@@ -136,6 +194,7 @@ class GalleryEntry(Record):
     label: str
     prediction: str
     errors: str
+    confidence: str | None = None
 
 
 class Evaluation(Record):
@@ -157,6 +216,11 @@ class Evaluation(Record):
         ignored_pixels: pixels left out because their label is 255 or their imagery is not valid.
         seconds: wall time of reading, predicting and counting.
         gallery: from the worst to the best tile shown.
+        intervals: 95 % intervals over resampled tiles, by the name of the score; only those that could be computed.
+        resampling: what the intervals rest on; None where there are none.
+        calibration: whether the model is right as often as it says; None where it was not measured.
+        boundary_share: distance of the boundary IoU as a share of the diagonal of a tile; None where it was not measured.
+        images: one entry an image file, in order of first appearance; empty where every image is one tile.
     """
 
     schema_version: Literal[1] = 1
@@ -174,6 +238,11 @@ class Evaluation(Record):
     ignored_pixels: Count
     seconds: Annotated[float, pydantic.Field(ge=0)]
     gallery: tuple[GalleryEntry, ...] = ()
+    intervals: dict[str, Interval] = pydantic.Field(default_factory=dict)
+    resampling: Resampling | None = None
+    calibration: Calibration | None = None
+    boundary_share: Fraction = None
+    images: tuple[ImageScore, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -200,41 +269,3 @@ class Evaluation(Record):
             DataError: it is not an evaluation, or was written by a newer version.
         """
         return read_record(cls, path, METRICS_FILE)
-
-
-def read_record(kind: type[R], path: str | Path, name: str) -> R:
-    """Read a stored record, naming the file and the first wrong place in any message.
-
-    Args:
-        kind: class to validate against.
-        path: the file, or the folder that holds it.
-        name: file name looked for in a folder.
-
-    Raises:
-        MissingFileError: there is no such file.
-        UnreadableFileError: it cannot be read as text.
-        DataError: the content does not validate.
-    """
-    file = Path(path)
-    file = file / name if file.is_dir() else file
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such file; give a {name} or the folder that holds it")
-    try:
-        return kind.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableFileError(f"{file}: cannot be read: {error}") from None
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        message = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{file}: not a {name} of this version: {where}: {message}; evaluate again to rewrite it") from None
-
-
-def ratio(numerator: float, denominator: float) -> float | None:
-    """Divide; None where the denominator is 0, so that NaN never arises."""
-    return numerator / denominator if denominator else None
-
-
-def mean(values: list[float]) -> float | None:
-    """Mean with exactly rounded summation; None of an empty list."""
-    return ratio(math.fsum(values), len(values))

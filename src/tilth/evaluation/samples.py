@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a model says of a tile: uint8 (h, w), the most probable class; and its probability (h, w), floats from 0 to 1."""
+
+    classes: NDArray[np.uint8]
+    confidence: NDArray[Any]
+
+
+@dataclass(frozen=True)
 class Inference:
     """A model and how to run it; see :func:`tilth.models.inference.predict_tile`."""
 
@@ -46,12 +54,13 @@ class Inference:
     batch_size: int
     device: str | torch.device
     precision: str
+    flips: str = "none"
 
     def __post_init__(self) -> None:
-        check_windows(self.window, self.overlap, self.batch_size, self.precision)
+        check_windows(self.window, self.overlap, self.batch_size, self.precision, self.flips)
 
-    def classes(self, sample: Sample) -> NDArray[np.uint8]:
-        """Predict a tile: uint8 (h, w), the most probable class of each pixel.
+    def predict(self, sample: Sample) -> Prediction:
+        """Predict a tile.
 
         Raises:
             DataError: the model's output is not finite.
@@ -64,6 +73,7 @@ class Inference:
             batch_size=self.batch_size,
             device=self.device,
             precision=self.precision,
+            flips=self.flips,
         )
         highest, classes = probabilities.max(dim=0)
         if not bool(highest.isfinite().all()):
@@ -71,7 +81,7 @@ class Inference:
                 f"tile {sample.tile.tile_id!r}: the model's output is not finite (precision {self.precision}); "
                 "try precision 32, else the weights are damaged"
             )
-        return classes.to(torch.uint8).numpy()
+        return Prediction(classes.to(torch.uint8).numpy(), highest.numpy())
 
 
 def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:

@@ -2,12 +2,17 @@
 
 Evaluation, labelling and whole-scene prediction all come through here, so a pixel gets the same answer wherever it is asked for.
 
+Libraries of convolutions choose another kernel for another number of images at once, and kernels round differently. So that no label
+hangs on how windows are put together, a CPU computes them one by one, whatever the batch size, which costs next to nothing there; and
+an accelerator can be given full batches only (``full``), so that at least the last windows of a strip are treated as all others.
+Products and sums that follow are separate operations, each rounded once: a fused one rounds otherwise where a row of memory ends.
+
 Shapes: B windows, C bands, K classes, H x W pixels of a tile, w = window side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilth.errors import SensorMismatchError, UsageError, suggest
-from tilth.models.networks import STRIDE
+from tilth.models.flips import FLIPS, View, look, look_back
+from tilth.models.windows import blend_weights, fit_window, weight_sum, window_starts
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
@@ -62,6 +68,9 @@ class PixelClassifier(Protocol):
     def to(self, device: torch.device) -> Any:
         """Move the weights."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Its weights by name."""
+
 
 class PixelsLike(Protocol):
     """A tile: data (C, H, W) in the stored type and valid bool (H, W), as :class:`tilth.imagery.read.Pixels`."""
@@ -75,73 +84,6 @@ class PixelsLike(Protocol):
         """Where there is an image: bool (H, W)."""
 
 
-def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Place windows along an axis so that they cover it; the last is shifted back to end at the border.
-
-    Args:
-        size: length of the axis in pixels, at least 1.
-        window: length of a window in pixels.
-        stride: distance of neighbouring windows, at most ``window``.
-
-    Returns:
-        First pixels of the windows, increasing; ``[0]`` where one window reaches beyond the axis.
-
-    Example:
-        >>> window_starts(10, 4, 3), window_starts(9, 4, 3), window_starts(3, 4, 3)
-        ([0, 3, 6], [0, 3, 5], [0])
-    """
-    if size < 1 or window < 1 or not 1 <= stride <= window:
-        raise UsageError(
-            f"windows of {window} pixels every {stride} cannot cover {size}; expected size and window >= 1, 1 <= stride <= window"
-        )
-    if size <= window:
-        return [0]
-    starts = list(range(0, size - window + 1, stride))
-    return starts if starts[-1] == size - window else [*starts, size - window]
-
-
-def fit_window(window: int, overlap: int, height: int, width: int) -> tuple[int, int]:
-    """Shrink a window that is larger than an image in both directions, so that it is not mostly padding: unlike anything trained on.
-
-    Evaluation and prediction both ask here, so an image gets the same classes from both.
-
-    Args:
-        window: side in pixels.
-        overlap: of neighbouring windows, in pixels.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        Window, at most the longer side of the image rounded up to what the network takes (:data:`STRIDE`), and overlap below it.
-
-    Example:
-        >>> fit_window(512, 128, 100, 70), fit_window(512, 128, 600, 70), fit_window(64, 40, 20, 20)
-        ((128, 127), (512, 128), (32, 31))
-    """
-    side = max(height, width)
-    fitted = min(window, side + -side % STRIDE)
-    return fitted, min(overlap, fitted - 1)
-
-
-def axis_weights(window: int) -> Tensor:
-    """Return the blending weight of each pixel along one axis of a window: float32 (w,), see :func:`blend_weights`."""
-    position = (torch.arange(window, dtype=torch.float64) + 0.5) / window
-    return torch.sin(torch.pi * position).square().to(torch.float32)
-
-
-def blend_weights(window: int) -> Tensor:
-    """Return how much each pixel of a window counts: most in the middle, where the network sees its surroundings.
-
-    ``weight[i, j] = sin^2(pi (i + 1/2) / w) * sin^2(pi (j + 1/2) / w)``: smooth, symmetric, strictly positive, and constant in sum when
-    windows lie at half their side. Being a product, the sum over a grid of windows is a product too.
-
-    Returns:
-        float32 (w, w), in (0, 1].
-    """
-    weights = axis_weights(window)
-    return torch.outer(weights, weights)
-
-
 def predict_tile(
     segmenter: PixelClassifier,
     pixels: PixelsLike,
@@ -151,29 +93,32 @@ def predict_tile(
     batch_size: int = 4,
     device: str | torch.device = "cpu",
     precision: str = "32",
+    flips: str = "none",
 ) -> Tensor:
     """Compute the class probabilities of one tile of any size, held in memory.
 
     Windows lie every ``window - overlap`` pixels; each pixel gets the mean of its windows' softmax probabilities, weighted by
-    :func:`blend_weights`. For a tile smaller than the window see :func:`fit_window`; what reaches beyond a tile is not valid.
+    :func:`tilth.models.windows.blend_weights`. For a tile smaller than the window see :func:`tilth.models.windows.fit_window`; what reaches
+    beyond a tile is not valid.
 
     Args:
         segmenter: the model; moved to ``device``, and evaluated in evaluation mode (its mode is restored).
         pixels: data (C, H, W) in storage units, valid bool (H, W).
         window: side of the windows in pixels.
         overlap: pixels that neighbouring windows share at least, 0 <= overlap < window.
-        batch_size: windows computed at once; the result does not depend on it but for rounding.
+        batch_size: windows computed at once on an accelerator, where the result depends on it by rounding; a CPU takes one at a time.
         device: where to compute.
         precision: ``32``, ``bf16-mixed`` or ``16-mixed``.
+        flips: views of each window whose softmax probabilities are averaged, a key of :data:`tilth.models.flips.FLIPS`.
 
     Returns:
         float32 (K, H, W) on the CPU, sum 1 over K. Where pixels are not valid it is what the network makes of the fill value: mask it.
 
     Raises:
         SensorMismatchError: the number of bands is not the sensor's.
-        UsageError: window, overlap, batch size or precision make no sense.
+        UsageError: window, overlap, batch size, precision or flips make no sense.
     """
-    check_windows(window, overlap, batch_size, precision)
+    check_windows(window, overlap, batch_size, precision, flips)
     bands, height, width = pixels.data.shape
     if bands != len(segmenter.sensor):
         raise SensorMismatchError(
@@ -186,7 +131,7 @@ def predict_tile(
     total = torch.zeros(len(segmenter.scheme), height, width, device=place)
     with evaluating(segmenter, place):
         positions = [(row, column) for row in rows for column in columns]
-        add_windows(segmenter, pixels, positions, total, window=window, batch_size=batch_size, precision=precision)
+        add_windows(segmenter, pixels, positions, total, window=window, batch_size=batch_size, precision=precision, flips=flips)
     weight = torch.outer(weight_sum(rows, window, height), weight_sum(columns, window, width))
     return total.div_(weight.to(place)).cpu()
 
@@ -200,7 +145,9 @@ def add_windows(
     window: int,
     batch_size: int,
     precision: str,
+    flips: str = "none",
     shift: int = 0,
+    full: bool = False,
 ) -> None:
     """Add the weighted probabilities of windows of one block of pixels to a sum.
 
@@ -212,30 +159,23 @@ def add_windows(
         positions: row and column of each window's upper left pixel in ``pixels``; what reaches beyond is padded.
         total: float32 (K, h, w), added to in place; h >= every row + visible height.
         window: side of the windows in pixels.
-        batch_size: windows computed at once.
+        batch_size: windows computed at once; a CPU takes one at a time.
         precision: a key of :data:`PRECISIONS`.
+        flips: a key of :data:`tilth.models.flips.FLIPS`.
         shift: column of ``pixels`` that is column 0 of ``total``; what falls outside ``total`` is dropped.
+        full: fill the last batch up with its last window, so that the network sees batches of one size only.
     """
     weights = blend_weights(window).to(total.device)
-    for first in range(0, len(positions), batch_size):
-        batch = positions[first : first + batch_size]
-        probabilities = _probabilities(segmenter, *_crop(pixels, batch, window), total.device, precision)
-        for (row, column), one in zip(batch, probabilities, strict=True):
+    together = 1 if total.device.type == "cpu" else batch_size
+    for first in range(0, len(positions), together):
+        batch = positions[first : first + together]
+        repeated = [batch[-1]] * (together - len(batch) if full else 0)
+        probabilities = _probabilities(segmenter, *_crop(pixels, [*batch, *repeated], window), total.device, precision, FLIPS[flips])
+        for (row, column), one in zip(batch, probabilities.mul_(weights), strict=False):
             left, right = max(column - shift, 0), min(column - shift + window, total.shape[2])
             bottom = min(row + window, total.shape[1])
             if left < right and row < bottom:
-                inner = (slice(0, bottom - row), slice(left + shift - column, right + shift - column))
-                total[:, row:bottom, left:right] += one[:, *inner] * weights[inner]
-
-
-def weight_sum(starts: Iterable[int], window: int, size: int) -> Tensor:
-    """Sum the blending weights of windows along one axis: float32 (size,), strictly positive where windows cover it."""
-    weights = axis_weights(window)
-    result = torch.zeros(size)
-    for start in starts:
-        stop = min(start + window, size)
-        result[start:stop] += weights[: stop - start]
-    return result
+                total[:, row:bottom, left:right] += one[:, : bottom - row, left + shift - column : right + shift - column]
 
 
 @contextmanager
@@ -260,7 +200,7 @@ def evaluating(model: PixelClassifier | nn.Module, device: torch.device | None =
             module.training = training
 
 
-def check_windows(window: int, overlap: int, batch_size: int, precision: str) -> None:
+def check_windows(window: int, overlap: int, batch_size: int, precision: str, flips: str = "none") -> None:
     """Refuse settings of windowed inference that make no sense.
 
     Raises:
@@ -272,6 +212,8 @@ def check_windows(window: int, overlap: int, batch_size: int, precision: str) ->
         raise UsageError(f"batch size {batch_size}: expected 1 or more")
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; {suggest(precision, PRECISIONS)}")
+    if flips not in FLIPS:
+        raise UsageError(f"unknown flips {flips!r}; {suggest(flips, FLIPS)}")
 
 
 def _crop(pixels: PixelsLike, positions: Sequence[tuple[int, int]], window: int) -> tuple[Tensor, Tensor]:
@@ -287,13 +229,27 @@ def _crop(pixels: PixelsLike, positions: Sequence[tuple[int, int]], window: int)
     return torch.from_numpy(data), torch.from_numpy(valid)
 
 
-def _probabilities(segmenter: PixelClassifier, data: Tensor, valid: Tensor, device: torch.device, precision: str) -> Tensor:
-    """Softmax probabilities float32 (B, K, w, w) of stored windows."""
+def _probabilities(
+    segmenter: PixelClassifier, data: Tensor, valid: Tensor, device: torch.device, precision: str, views: Sequence[View]
+) -> Tensor:
+    """Mean softmax probabilities float32 (B, K, w, w) of the views of stored windows; the caller may write into them."""
     # Stored numbers travel in their own small type and are widened on the device.
     image, seen = data.to(device).to(torch.float32), valid.to(device)
     # NaN would survive any arithmetic masking.
-    image = torch.where(seen[:, None], image, 0.0)
-    kind = PRECISIONS[precision]
-    with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
-        logits: Tensor = segmenter(segmenter.normalise(image, seen))
-    return logits.to(torch.float32).softmax(dim=1)
+    image = segmenter.normalise(torch.where(seen[:, None], image, 0.0), seen)
+    mean = _softmax(segmenter, look(image, views[0]), precision)
+    if len(views) == 1:
+        return mean
+    mean = look_back(mean, views[0])
+    for view in views[1:]:
+        mean += look_back(_softmax(segmenter, look(image, view), precision), view)
+    return mean.div_(len(views))
+
+
+def _softmax(segmenter: PixelClassifier, image: Tensor, precision: str) -> Tensor:
+    kind, device = PRECISIONS[precision], image.device.type
+    # Convolutions of a CPU are faster with the bands of a pixel side by side; softmax and sums with whole planes.
+    image = image.contiguous(memory_format=torch.channels_last if device == "cpu" else torch.contiguous_format)
+    with torch.autocast(device, dtype=kind, enabled=kind is not None):
+        logits: Tensor = segmenter(image)
+    return logits.to(torch.float32).contiguous().softmax(dim=1)
