@@ -1,0 +1,313 @@
+"""What a card says of a data set: where its files lie, what they mean, who made it and on which terms. Light to import.
+
+A card is data, never code. It may grow: ``layers`` and ``labels`` are lists, and each label says its kind, although one layer is taken at
+a time and masks are the only labels so far.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+
+from tilth.classes import IGNORE_INDEX, ClassScheme
+from tilth.config import Config
+from tilth.datasets.patterns import placeholders
+from tilth.errors import ConfigError, suggest
+from tilth.imagery.codes import LabelCodes
+from tilth.sensors import Sensor, get_sensor
+
+IGNORE = "ignore"
+"""Stands for a class where a value or colour means "no label"."""
+
+
+def _words(value: Any) -> Any:
+    """Let one text stand for the words in it: YAML reads a bare 2_10 as the number 210, so lists of stems are written as one text."""
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _one(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_words)]
+Patterns = Annotated[tuple[str, ...], pydantic.BeforeValidator(_one), pydantic.Field(min_length=1)]
+
+
+class Licence(Config):
+    """On which terms the data may be used.
+
+    Attributes:
+        name: SPDX-like name, or a few words.
+        commercial: whether commercial use is allowed; None if that is not known.
+        note: what else a user must know.
+    """
+
+    name: str = pydantic.Field(min_length=1)
+    commercial: bool | None = None
+    note: str | None = None
+
+
+class Layer(Config):
+    """One kind of raster that every place of the data set has.
+
+    Attributes:
+        name: as asked for with ``--layer``.
+        pattern: path of the rasters with ``{placeholders}``, ``{stem}`` among them; several are tried together. Folders above may differ.
+        sensor: built-in name, or a whole definition; None leaves it to whoever prepares the set.
+        gsd_m: ground sampling distance in metres; None where it varies or is not known.
+    """
+
+    name: str = "image"
+    pattern: Patterns
+    sensor: str | Sensor | None = None
+    gsd_m: float | None = pydantic.Field(default=None, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        fields = {placeholders(pattern) for pattern in self.pattern}
+        if len(fields) > 1 or "stem" not in next(iter(fields)):
+            raise ValueError(f"layer {self.name!r}: every pattern needs {{stem}} and the same placeholders; got {', '.join(self.pattern)}")
+        if isinstance(self.sensor, str):
+            try:
+                get_sensor(self.sensor)
+            except ConfigError as error:
+                raise ValueError(f"layer {self.name!r}: {error}") from None
+        return self
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """Names between braces."""
+        return placeholders(self.pattern[0])
+
+    def find_sensor(self) -> Sensor | None:
+        """Return the sensor, or None where the card leaves it open."""
+        return get_sensor(self.sensor) if isinstance(self.sensor, str) else self.sensor
+
+
+class Labels(Config):
+    """Masks, and what is written in them.
+
+    Attributes:
+        kind: ``mask`` rasters on the grid of the image.
+        pattern: path of the masks; placeholders are those of the layers.
+        trust: how far they can be trusted, as in a catalog's ``label_kind``.
+        classes: colour (``#RRGGBB``) by class name, in the order of ids.
+        scheme_file: class scheme in the data set's own folder, instead of ``classes``.
+        values: class name, or ``ignore``, by stored value; without ``values`` and ``colours`` the masks hold class ids (255: no label).
+        colours: class name, or ``ignore``, by stored colour; the word ``classes`` says that masks show the colours of the scheme.
+        unlisted: what becomes of other values and colours: ``refuse`` the file, or ``ignore`` the pixels.
+        tolerance: how far red, green and blue may lie from a listed colour, 0 to 255.
+    """
+
+    kind: Literal["mask"] = "mask"
+    pattern: Patterns
+    trust: Literal["clean", "noisy", "pseudo"] = "clean"
+    classes: dict[str, str] = pydantic.Field(default_factory=dict, max_length=IGNORE_INDEX)
+    scheme_file: str | None = None
+    values: dict[int, str] = pydantic.Field(default_factory=dict)
+    colours: dict[str, str] | Literal["classes"] = pydantic.Field(default_factory=dict)
+    unlisted: Literal["refuse", "ignore"] = "refuse"
+    tolerance: int = pydantic.Field(default=0, ge=0, le=255)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.classes) == (self.scheme_file is not None):
+            raise ValueError("give either classes or scheme_file")
+        if self.values and self.colours:
+            raise ValueError("give values or colours, not both")
+        if self.tolerance and not self.colours:
+            raise ValueError("tolerance is for colours")
+        if IGNORE in self.classes:
+            raise ValueError(f"{IGNORE!r} is no class: in values and colours it stands for pixels without a label")
+        if self.classes:
+            named = [*self.values.values(), *(self.colours.values() if isinstance(self.colours, dict) else ())]
+            for name in named:
+                if name not in {IGNORE, *self.classes}:
+                    raise ValueError(f"{name!r} is no class; {suggest(name, [IGNORE, *self.classes])}")
+            try:
+                self.codes(self.scheme("classes"))
+            except (ConfigError, pydantic.ValidationError) as error:
+                raise ValueError(" ".join(str(error).split())) from None
+        return self
+
+    def scheme(self, name: str) -> ClassScheme:
+        """Make the scheme of ``classes``, named after the data set."""
+        # LabelCodes knows how a colour is spelled.
+        spelled = [next(iter(LabelCodes(colours={colour: 0}).colours)) for colour in self.classes.values()]
+        colours = [tuple(bytes.fromhex(digits)) for digits in spelled]
+        tree = {"name": name, "classes": [{"name": key, "colour": colour} for key, colour in zip(self.classes, colours, strict=True)]}
+        return ClassScheme.parse(tree, source="classes")
+
+    def codes(self, scheme: ClassScheme) -> LabelCodes | None:
+        """Return what stored values mean; None where masks hold class ids as they are.
+
+        Raises:
+            ConfigError: a class that the scheme does not have.
+        """
+        how = {"unlisted": self.unlisted, "tolerance": self.tolerance}
+        if self.colours == "classes":
+            table = {f"{red:02X}{green:02X}{blue:02X}": index for index, (red, green, blue) in enumerate(scheme.colours)}
+            if len(table) < len(scheme):
+                raise ConfigError(f"scheme {scheme.name!r}: two classes have one colour, so masks of these colours cannot be read")
+            return LabelCodes.parse({"colours": table, **how}, source=f"scheme {scheme.name!r}")
+        if not self.values and not self.colours:
+            return None
+        given: dict[Any, str] = dict(self.values or self.colours)
+        ids = {key: IGNORE_INDEX if name == IGNORE else scheme.index(name) for key, name in given.items()}
+        return LabelCodes.parse({"values" if self.values else "colours": ids, **how}, source="mask encoding")
+
+
+class Splits(Config):
+    """Which place belongs to which split; at most one of ``folders``, ``files`` and ``stems``, and without any no split is set.
+
+    Attributes:
+        folders: split name by the value that ``{split}`` takes in the patterns.
+        files: listing file with ``{split}`` in its path, one stem a line, as ``splits/{split}.txt``.
+        stems: stems by split name; a text is taken apart at spaces.
+        by: placeholder whose value is listed.
+        rest: split of places that are not listed; None leaves them without one.
+        optional: without any listing file there are no splits, instead of an error.
+        unlabelled: splits published without masks.
+        counts: number of places of each split as published.
+        protocol: where this division comes from.
+    """
+
+    folders: dict[str, str] = pydantic.Field(default_factory=dict)
+    files: str | None = None
+    stems: dict[str, Words] = pydantic.Field(default_factory=dict)
+    by: str = "stem"
+    rest: str | None = None
+    optional: bool = False
+    unlabelled: tuple[str, ...] = ()
+    counts: dict[str, int] = pydantic.Field(default_factory=dict)
+    protocol: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(map(bool, (self.folders, self.files, self.stems))) > 1:
+            raise ValueError("give one of folders, files and stems")
+        if self.files is not None and placeholders(self.files) != {"split"}:
+            raise ValueError(f"files needs {{split}} and no other placeholder, such as 'splits/{{split}}.txt'; got {self.files!r}")
+        listed = [stem for stems in self.stems.values() for stem in stems]
+        twice = sorted({stem for stem in listed if listed.count(stem) > 1})
+        if twice:
+            raise ValueError(f"stem {twice[0]!r} is listed twice; a place belongs to one split")
+        return self
+
+
+class Windows(Config):
+    """How large scenes are cut where the user asks for nothing else.
+
+    Attributes:
+        window_px: side of the windows, in pixels; None takes each raster whole.
+        stride_px: step between windows, in pixels; by default ``window_px``.
+    """
+
+    window_px: int | None = pydantic.Field(default=None, ge=1)
+    stride_px: int | None = pydantic.Field(default=None, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stride_px is not None and self.window_px is None:
+            raise ValueError("stride_px needs window_px")
+        if self.stride_px is not None and self.window_px is not None and self.stride_px > self.window_px:
+            raise ValueError(f"stride_px ({self.stride_px}) must not exceed window_px ({self.window_px}): pixels in between would be lost")
+        return self
+
+
+class Archive(Config):
+    """One file as the publisher hands it out; without a sum its contents are not verified.
+
+    Attributes:
+        md5: MD5 of the file, 32 hexadecimal digits.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+    """
+
+    md5: str | None = pydantic.Field(default=None, pattern="^[0-9a-f]{32}$")
+    sha256: str | None = pydantic.Field(default=None, pattern="^[0-9a-f]{64}$")
+
+
+class Download(Config):
+    """How to get the data.
+
+    Attributes:
+        torchgeo: name of the class of ``torchgeo.datasets`` that downloads it.
+        arguments: arguments of one call each; ``root`` and ``download`` are set.
+        instructions: what to do by hand, where torchgeo cannot.
+    """
+
+    torchgeo: str | None = None
+    arguments: tuple[dict[str, Any], ...] = ({},)
+    instructions: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.torchgeo is None) == (self.instructions is None):
+            raise ValueError("give either torchgeo or instructions")
+        return self
+
+
+class Card(Config):
+    """A data set, described.
+
+    Attributes:
+        name: as typed: lower case letters, digits, ``-`` and ``_``.
+        title: as people know it.
+        description: what it shows, in a sentence or two.
+        homepage: where it is published; None for a layout that anybody may use.
+        citation: paper to cite.
+        licence: terms of use.
+        layers: what every place has; one of them is taken.
+        labels: at most one so far.
+        splits: who belongs where.
+        windows: how large scenes are cut.
+        images: number of images as published, where ``splits`` does not say it.
+        archives: what the publisher hands out, by file name.
+        download: how to get it; None for the user's own data.
+    """
+
+    name: str = pydantic.Field(pattern="^[a-z0-9][a-z0-9_-]*$")
+    title: str = pydantic.Field(min_length=1)
+    description: str = pydantic.Field(min_length=1)
+    homepage: str | None = None
+    citation: str | None = None
+    licence: Licence
+    layers: tuple[Layer, ...] = pydantic.Field(min_length=1)
+    labels: tuple[Labels, ...] = pydantic.Field(default=(), max_length=1)
+    splits: Splits = Splits()
+    windows: Windows = Windows()
+    images: int | None = pydantic.Field(default=None, ge=1)
+    archives: dict[str, Archive] = pydantic.Field(default_factory=dict)
+    download: Download | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"layer names must differ; got {', '.join(names)}")
+        for layer in self.layers:
+            for label in self.labels:
+                for pattern in label.pattern:
+                    strange = placeholders(pattern) - layer.placeholders
+                    if strange:
+                        raise ValueError(f"mask pattern {pattern!r}: layer {layer.name!r} has no {{{min(strange)}}}")
+            if ("split" in layer.placeholders) != bool(self.splits.folders):
+                raise ValueError(f"layer {layer.name!r}: {{split}} in a pattern and splits.folders need each other")
+            if self.splits.by not in layer.placeholders:
+                raise ValueError(f"splits.by: layer {layer.name!r} has no {{{self.splits.by}}}")
+        for archive in self.archives:
+            if "/" in archive or "\\" in archive:
+                raise ValueError(f"archives: {archive!r} must be a file name without folders")
+        return self
+
+    def layer(self, name: str | None) -> Layer:
+        """Return the layer of this name, by default the first.
+
+        Raises:
+            ConfigError: there is no such layer.
+        """
+        names = [layer.name for layer in self.layers]
+        if name is not None and name not in names:
+            raise ConfigError(f"data set {self.name!r} has no layer {name!r}; {suggest(name, names)}")
+        return self.layers[0 if name is None else names.index(name)]
