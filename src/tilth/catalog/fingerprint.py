@@ -15,26 +15,35 @@ import pyarrow.compute as pc
 from tilth.catalog import schema, uris
 from tilth.catalog.rows import count_values
 from tilth.classes import ClassScheme
+from tilth.imagery.packed import containing_file
 from tilth.sensors import Sensor
 
 
 def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping[str, ClassScheme]) -> str:
     """Hash rows, the definitions they name, and the size of every local file; see ``Catalog.fingerprint``."""
-    files = sorted({uri for name in schema.URI_COLUMNS for uri in pc.unique(table[name].drop_null()).to_pylist()})
-    root = uris.common_folder(files)
+    files = sorted(named_files(table))
+    root = uris.common_folder(uris.distinct_folders(pa.chunked_array([files], pa.string())))
     named = count_values(table["sensor"]), count_values(table["scheme"])
     meaning = schema.describe_meaning(
         {name: value for name, value in sensors.items() if name in named[0]},
         {name: value for name, value in schemes.items() if name in named[1]},
     )
     digest = hashlib.sha256(json.dumps(meaning).encode())
-    for name in sorted(table.column_names):
+    # Where packed tiles came from says nothing about what is read.
+    for name in sorted(set(table.column_names) - {schema.ORIGIN_COLUMN}):
         values = table[name]
         if name in schema.URI_COLUMNS and root:
             values = uris.make_relative(values, Path(root))
         digest.update(f"\0{name}\0{len(table)}\0".encode() + canonical_bytes(values))
-    digest.update(json.dumps([None if uris.is_remote(file) else _size(file) for file in files]).encode())
+    digest.update(json.dumps([None if uris.is_remote(file) else uris.file_size(file) for file in files]).encode())
     return digest.hexdigest()
+
+
+def named_files(table: pa.Table) -> set[str]:
+    """List the files that rows name as image or label; of packed tiles the file they lie in."""
+    found = pc.unique(pa.chunked_array([chunk for name in schema.URI_COLUMNS for chunk in table[name].drop_null().chunks], pa.string()))
+    packed = pc.match_substring(found, "#")
+    return {*found.filter(pc.invert(packed)).to_pylist(), *map(containing_file, found.filter(packed).to_pylist())}
 
 
 def canonical_bytes(values: Any) -> bytes:
@@ -45,7 +54,7 @@ def canonical_bytes(values: Any) -> bytes:
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         cells = values.cast(pa.large_binary()).fill_null(b"")
-        return bytes(nulls + pc.binary_length(cells).to_numpy().tobytes()) + b"".join(cells.to_pylist())
+        return b"".join([nulls, pc.binary_length(cells).to_numpy().tobytes(), *map(_content, cells.chunks)])
     if pa.types.is_timestamp(kind):
         values, kind = values.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64()), pa.int64()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -56,9 +65,10 @@ def canonical_bytes(values: Any) -> bytes:
     return bytes(nulls + json.dumps(values.to_pylist(), default=str).encode())
 
 
-def _size(file: str) -> int:
-    """Size in bytes; -1 for a file that is not there."""
-    try:
-        return Path(file).stat().st_size
-    except OSError:
-        return -1
+def _content(cells: pa.LargeBinaryArray) -> memoryview:
+    """All bytes of cells without nulls, one cell after the other."""
+    if not len(cells):
+        return memoryview(b"")
+    _, offsets, data = cells.buffers()
+    first, last = np.frombuffer(offsets, dtype=np.int64)[[cells.offset, cells.offset + len(cells)]].tolist()
+    return memoryview(data or b"")[first:last]

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilth.catalog import uris
-from tilth.catalog.rows import window_array
+from tilth.catalog.origin import source_images, source_windows
 from tilth.catalog.table import Catalog
 
 # Pairs of windows compared at once: bounds memory to some 100 MB.
@@ -25,13 +25,13 @@ def shares_pixels(catalog: Catalog, others: Catalog) -> NDArray[np.bool_]:
     Returns:
         bool (N,). Windows that only touch share nothing.
     """
-    images, searched = uris.make_real(catalog.table["image"]), uris.make_real(others.table["image"])
+    images, searched = uris.make_real(source_images(catalog.table)), uris.make_real(source_images(others.table))
     known = pc.unique(searched)
     codes, other_codes = (_positions(column, known) for column in (images, searched))
     order = np.argsort(other_codes, kind="stable")
     # The others of a tile's image lie between first and last in this order.
     first, last = (np.searchsorted(other_codes[order], codes, side=side) for side in ("left", "right"))
-    windows, other_windows = window_array(catalog.table).astype(np.int64), window_array(others.table).astype(np.int64)[order]
+    windows, other_windows = source_windows(catalog.table).astype(np.int64), source_windows(others.table).astype(np.int64)[order]
     result = np.zeros(len(catalog), dtype=bool)
     rows = np.flatnonzero(last > first)
     pairs = np.cumsum((last - first)[rows])
@@ -41,6 +41,37 @@ def shares_pixels(catalog: Catalog, others: Catalog) -> NDArray[np.bool_]:
         other = np.arange(len(tile)) - np.repeat(np.cumsum(counts) - counts - first[part], counts)
         result[tile[_intersect(windows[tile], other_windows[other])]] = True
     return result
+
+
+def crossing_windows(images: NDArray[np.int64], windows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find pairs of tiles of different groups that have pixels of one image in common.
+
+    Args:
+        images: (N,) number of the image of each tile.
+        windows: (N, 4): column, row, width, height in pixels.
+        groups: (N,).
+
+    Returns:
+        (M, 2) positions, the first smaller than the second.
+    """
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    if not images.size:
+        return found[0]
+    # Images lie side by side on one axis, further apart than any window reaches; from each tile on to the right it is looked for others.
+    reach = int((windows[:, 0] + windows[:, 2]).max()) + 1
+    left = images * reach + windows[:, 0]
+    order = np.argsort(left, kind="stable")
+    begins = left[order]
+    counts = np.searchsorted(begins, begins + windows[order, 2], side="left") - np.arange(order.size) - 1
+    pairs = np.cumsum(counts)
+    rows = np.flatnonzero(counts > 0)
+    for part in np.split(rows, np.flatnonzero(np.diff(pairs[rows] // _PAIRS)) + 1):
+        one = np.repeat(part, counts[part])
+        other = np.arange(one.size) - np.repeat(np.cumsum(counts[part]) - counts[part] - part - 1, counts[part])
+        first, second = order[one], order[other]
+        kept = (groups[first] != groups[second]) & _intersect(windows[first], windows[second])
+        found.append(np.sort(np.stack([first[kept], second[kept]], axis=1), axis=1))
+    return np.concatenate(found)
 
 
 def _positions(column: pa.ChunkedArray, values: pa.Array) -> NDArray[np.int64]:

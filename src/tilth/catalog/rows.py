@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ class Tile:
         scheme: name of the class scheme of the label; its definition is in ``Catalog.schemes``.
         split: ``train``, ``val``, ``test``, another name, or None.
         crs: ``EPSG:code`` or WKT of the raster; None when it is not georeferenced.
+        packed_from: raster that the pixels of a packed tile were copied from, which need not be there any more; None of other tiles.
     """
 
     tile_id: str
@@ -45,14 +46,28 @@ class Tile:
     scheme: str | None
     split: str | None
     crs: str | None
+    packed_from: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The raster that the pixels come from, packed or not: what tells tiles of one place from those of another."""
+        return self.packed_from or self.image
 
 
 TILE_COLUMNS = ("tile_id", "image", "window", "label", "label_kind", "sensor", "scheme", "split", "crs")
 
 
 def make_tile(tile_id: str, image: str, window: Sequence[int], *others: Any) -> Tile:
-    """Make a tile from the values of ``TILE_COLUMNS``."""
+    """Make a tile from the values of ``TILE_COLUMNS``, then perhaps ``packed_from``."""
     return Tile(tile_id, image, Window(*window), *others)
+
+
+def make_tiles(table: pa.Table, columns: Sequence[str]) -> Iterator[Tile]:
+    """Make the tiles of all rows of a table from columns as :func:`make_tile` takes them."""
+    # Windows come through NumPy: lists in a column are slow to take out of Arrow.
+    return map(
+        Tile, *(map(Window._make, window_array(table).tolist()) if name == "window" else table[name].to_pylist() for name in columns)
+    )
 
 
 def make_array(name: str, values: Any) -> Any:

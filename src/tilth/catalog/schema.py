@@ -41,6 +41,9 @@ COLUMNS: dict[str, pa.DataType] = {
 
 REQUIRED = ("tile_id", "image", "window", "sensor", "label_kind")
 URI_COLUMNS = ("image", "label")
+ORIGIN_COLUMN = "packed_from"
+PLACE_COLUMNS = (*URI_COLUMNS, ORIGIN_COLUMN)
+"""Columns of paths that are relative on disk: what is read, and in packed catalogs where it came from; see ``catalog.origin``."""
 
 
 def conform(table: pa.Table) -> pa.Table:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tilth.catalog import uris
 from tilth.catalog.config import SplitConfig
 from tilth.catalog.geometry import footprint_centres, overlapping_pairs
+from tilth.catalog.origin import source_images
 from tilth.catalog.ranking import RANK_COLUMN, label_ranks
 from tilth.catalog.table import Catalog
 from tilth.errors import CatalogError
@@ -61,10 +62,8 @@ def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int
 
 def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
     """Name the block of each tile: ``<row>/<column>`` of a grid on the ground, or the image file where there is no footprint."""
-    files = uris.common_folder(catalog.counts("image"))
-    names = uris.make_relative(catalog.table["image"], Path(files)).to_pylist() if files else catalog.column("image")
     if catalog.table["geometry"].null_count == len(catalog):
-        return [str(name) for name in names]
+        return _files(catalog)
     longitude, latitude = footprint_centres(catalog.table["geometry"]).T
     if config.block_deg is not None:
         row, column = np.floor(latitude / config.block_deg), np.floor(longitude / config.block_deg)
@@ -74,7 +73,22 @@ def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
         middle = np.clip((row + 0.5) * config.block_m / _METRES_A_DEGREE, -89.9, 89.9)
         column = np.floor(longitude * _METRES_A_DEGREE * np.cos(np.radians(middle)) / config.block_m)
     known = np.isfinite(row)
-    return [f"{int(row[index])}/{int(column[index])}" if known[index] else str(name) for index, name in enumerate(names)]
+    # Each block is named once, however many tiles it has.
+    cells, places = np.unique(np.stack([row[known], column[known]], axis=1).astype(np.int64), axis=0, return_inverse=True)
+    blocks = np.empty(len(catalog), dtype=object)
+    blocks[known] = np.array([f"{down}/{across}" for down, across in cells.tolist()], dtype=object)[places.reshape(-1)]
+    if not known.all():
+        blocks[~known] = np.array(_files(catalog), dtype=object)[~known]
+    named: list[str] = blocks.tolist()
+    return named
+
+
+def _files(catalog: Catalog) -> list[str]:
+    """Name the image file of each tile, from the folder that all lie in."""
+    images = source_images(catalog.table)
+    folder = uris.common_folder(uris.distinct_folders(images))
+    names = uris.make_relative(images, Path(folder)) if folder else images
+    return [str(name) for name in names.to_pylist()]
 
 
 def _spread(blocks: list[str], config: SplitConfig) -> list[str]:
@@ -103,9 +117,8 @@ def _without_overlap(catalog: Catalog, splits: list[str], config: SplitConfig) -
     if catalog.table["geometry"].null_count == len(catalog):
         return result
     codes = {name: code for code, name in enumerate(sorted(config.fractions, key=lambda name: (-config.fractions[name], name)))}
-    code = np.array([codes[split] for split in splits])
-    pairs = overlapping_pairs(catalog.table["geometry"])
-    pairs = pairs[code[pairs[:, 0]] != code[pairs[:, 1]]]
+    code = np.array([codes[split] for split in splits], dtype=np.int64)
+    pairs = overlapping_pairs(catalog.table["geometry"], code)
     # The larger split has the smaller code.
     losers = np.where(code[pairs[:, 0]] < code[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     for index in np.unique(losers).tolist():

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from tilth.catalog.geometry import covered_km2
-from tilth.catalog.rows import window_array
+from tilth.catalog.origin import source_images
+from tilth.catalog.rows import count_values, window_array
 from tilth.catalog.shares import tile_classes
 from tilth.catalog.table import Catalog
 from tilth.errors import DataError, MissingFileError
@@ -39,7 +40,7 @@ def summarise(catalog: Catalog, *, labels: bool = True, progress: Callable[[int,
     return {
         "tiles": len(catalog),
         "labelled": len(labelled),
-        "images": len(catalog.counts("image")),
+        "images": len(count_values(source_images(catalog.table))),
         "splits": {_key(name): {"tiles": count, "labelled": with_label.get(name, 0)} for name, count in catalog.counts("split").items()},
         **{
             plural: {_key(name): count for name, count in catalog.counts(column).items()}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tilth.catalog import schema, uris
 from tilth.catalog.fingerprint import fingerprint
-from tilth.catalog.rows import TILE_COLUMNS, Tile, check_rows, count_values, make_array, make_tile, merge
+from tilth.catalog.rows import TILE_COLUMNS, Tile, check_rows, count_values, make_array, make_tile, make_tiles, merge
 from tilth.classes import ClassScheme
 from tilth.errors import CatalogError, MissingFileError, needs_extra, suggest
 from tilth.imagery.write import atomic_path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = ["Catalog", "Tile"]
+
+_TILES_AT_ONCE = 4096
 
 
 class Catalog:
@@ -100,7 +102,7 @@ class Catalog:
                 f"{file}: not a readable Parquet file ({' '.join(str(error).split())[:120]}); build the catalog again"
             ) from None
         sensors, schemes = schema.decode_metadata(table.schema.metadata, str(file))
-        for name in schema.URI_COLUMNS:
+        for name in schema.PLACE_COLUMNS:
             if name in table.column_names:
                 place = table.schema.get_field_index(name)
                 table = table.set_column(place, name, uris.make_absolute(schema.cast(table[name], pa.string(), name), file.parent))
@@ -113,8 +115,9 @@ class Catalog:
         """Write the catalog as GeoParquet, whole or not at all; local paths become relative to its folder."""
         file = Path(path)
         table = self.table
-        for name in schema.URI_COLUMNS:
-            table = table.set_column(table.schema.get_field_index(name), name, uris.make_relative(table[name], file.parent))
+        for name in schema.PLACE_COLUMNS:
+            if name in table.column_names:
+                table = table.set_column(table.schema.get_field_index(name), name, uris.make_relative(table[name], file.parent))
         table = table.replace_schema_metadata(schema.encode_metadata(table, self.sensors, self.schemes))
         with atomic_path(file) as temporary:
             pq.write_table(table, temporary, compression="zstd")
@@ -133,13 +136,13 @@ class Catalog:
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"tile {index} of a catalog of {len(self)}")
-        return make_tile(*(self.table[name][position].as_py() for name in TILE_COLUMNS))
+        return make_tile(*(self.table[name][position].as_py() for name in self._tile_columns()))
 
     def tiles(self) -> Iterator[Tile]:
         """Go through all rows in order."""
-        for batch in self.table.select(TILE_COLUMNS).to_batches(max_chunksize=4096):
-            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield make_tile(*row)
+        columns = self._tile_columns()
+        for start in range(0, len(self), _TILES_AT_ONCE):
+            yield from make_tiles(self.table.slice(start, _TILES_AT_ONCE), columns)
 
     def column(self, name: str) -> list[Any]:
         """Return a column as a list of Python values.
@@ -270,6 +273,10 @@ class Catalog:
         if name not in self.table.column_names:
             raise CatalogError(f"catalog has no column {name!r}; {suggest(name, self.table.column_names)}")
         return self.table[name]
+
+    def _tile_columns(self) -> tuple[str, ...]:
+        packed = self.table.schema.get_field_index(schema.ORIGIN_COLUMN) >= 0
+        return (*TILE_COLUMNS, schema.ORIGIN_COLUMN) if packed else TILE_COLUMNS
 
     def _with(self, table: pa.Table) -> Self:
         """Wrap rows that are known to be right, without checking them again."""

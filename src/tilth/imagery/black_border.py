@@ -69,8 +69,14 @@ class BlackBorder:
         high, wide = self.cells.shape
         rows = (np.arange(window.row, window.row + window.height) * high) // self.height
         columns = (np.arange(window.column, window.column + window.width) * wide) // self.width
-        inside: NDArray[np.bool_] = self.cells[rows[:, None], columns] & (data.max(axis=0) <= DARK)
+        inside: NDArray[np.bool_] = self.cells[rows[:, None], columns] & self.is_dark(data)
         return inside
+
+    @staticmethod
+    def is_dark(data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Say which pixels of uint8 (C, h, w) may belong to a surrounding if they lie where one is: bool (h, w)."""
+        dark: NDArray[np.bool_] = data.max(axis=0) <= DARK
+        return dark
 
 
 def find_black_border(uri: str, longest_side: int = OVERVIEW_SIDE) -> BlackBorder | None:

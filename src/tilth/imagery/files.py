@@ -47,19 +47,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise TilthError(f"{target}: is a folder; give the path of a file")
-    made = _make_folder(target.parent)
+    made = make_folder(target.parent)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}-{next(_COUNTER)}{target.suffix}")
     sidecar = Path(f"{temporary}{SIDECAR}")
     try:
         yield temporary
-        try:
-            _move(temporary, target)
-            if sidecar.exists():
-                _move(sidecar, Path(f"{target}{SIDECAR}"))
-            else:
-                Path(f"{target}{SIDECAR}").unlink(missing_ok=True)
-        except OSError as error:
-            raise TilthError(f"{target}: cannot be written: {error.strerror or error}") from error
+        move_into_place(temporary, target)
     except BaseException:
         for left in (temporary, sidecar):
             with suppress(OSError):
@@ -70,8 +63,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those that did not exist, deepest first."""
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those that did not exist, deepest first.
+
+    Raises:
+        TilthError: the folder cannot be made or written to.
+    """
     missing = list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +77,23 @@ def _make_folder(folder: Path) -> list[Path]:
     if not os.access(folder, os.W_OK):
         raise TilthError(f"{folder}: cannot be written to; choose another place or change its permissions")
     return missing
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Let a finished file, with its sidecar if it has one, replace another; see :func:`atomic_path`.
+
+    Raises:
+        TilthError: the file cannot be moved there.
+    """
+    sidecar = Path(f"{source}{SIDECAR}")
+    try:
+        _move(source, target)
+        if sidecar.exists():
+            _move(sidecar, Path(f"{target}{SIDECAR}"))
+        else:
+            Path(f"{target}{SIDECAR}").unlink(missing_ok=True)
+    except OSError as error:
+        raise TilthError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _move(source: Path, target: Path) -> None:

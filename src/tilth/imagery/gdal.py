@@ -11,8 +11,9 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -25,8 +26,10 @@ from tilth.imagery.raster import Pixels, RasterInfo, Window, finite, thinning, w
 KEPT_OPEN = 16
 """Datasets kept open a thread."""
 
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 128 * 2**20
 """What :func:`bounded_cache` lets GDAL keep of decoded blocks; by itself it takes a twentieth of the machine's memory."""
+
+_STRICT = "GDAL_ERROR_ON_LIBJPEG_WARNING"
 
 _local = threading.local()
 # warnings.catch_warnings alters state that all threads share.
@@ -71,30 +74,103 @@ def raster_info(uri: str) -> RasterInfo:
         )
 
 
-def raster_pixels(uri: str, window: Window | None) -> Pixels:
-    """Read all bands of a window through GDAL; see :func:`tilth.imagery.read.read_pixels`."""
-    with _dataset(uri) as dataset:
-        column, row, width, height = window_inside(uri, window, dataset.width, dataset.height)
-        return _read(uri, dataset, {"window": ((row, row + height), (column, column + width))})
+def raster_pixels(uri: str, window: Window | None, bands: tuple[int, ...] | None = None) -> Pixels:
+    """Read a window through GDAL; see :func:`tilth.imagery.read.read_pixels`.
+
+    Args:
+        uri: of the raster.
+        window: must lie inside; None for the whole raster.
+        bands: 0-based positions among the bands that are no alpha channel, in the order wanted; None for all. Others are neither read
+            nor asked whether they are valid.
+    """
+    with _opened_raster(uri) as everything:
+        opened = everything if bands is None else everything.pick(bands)
+        column, row, width, height = window_inside(uri, window, opened.width, opened.height)
+        return _read(opened, {"window": ((row, row + height), (column, column + width))})
 
 
 def raster_overview(uri: str, longest_side: int) -> Pixels:
     """Read a raster thinned by nearest neighbour through GDAL; see :func:`tilth.imagery.read.read_overview`."""
+    with _opened_raster(uri) as opened:
+        width, height = thinning(opened.width, opened.height, longest_side)
+        return _read(opened, {"out_shape": (height, width)})
+
+
+def raster_tags(uri: str) -> dict[str, str]:
+    """Read the text that a raster keeps by name (TIFF metadata of the dataset as a whole).
+
+    Raises:
+        UnreadableFileError: truncated, damaged or of an unknown format.
+        MissingExtraError: rasterio is not installed.
+    """
     with _dataset(uri) as dataset:
-        width, height = thinning(dataset.width, dataset.height, longest_side)
-        return _read(uri, dataset, {"out_shape": (height, width)})
+        return dict(dataset.tags())
 
 
-def _read(uri: str, dataset: Any, region: dict[str, Any]) -> Pixels:
-    indexes = _bands(uri, dataset)
+def raster_files(uri: str) -> list[str]:
+    """Name the files that a raster is made of: itself, its sidecars, and what a virtual raster refers to.
+
+    Raises:
+        UnreadableFileError: truncated, damaged or of an unknown format.
+        MissingExtraError: rasterio is not installed.
+    """
+    with _dataset(uri) as dataset:
+        return [str(name) for name in dataset.files]
+
+
+@dataclass
+class _Opened:
+    """An open dataset, with what its header says that every read needs; asking GDAL again takes longer than reading a small window."""
+
+    uri: str
+    dataset: Any
+    width: int
+    height: int
+
+    def pick(self, bands: tuple[int, ...]) -> _Opened:
+        """As if the dataset held these of its bands only."""
+        picked = _Opened(self.uri, self.dataset, self.width, self.height)
+        picked.__dict__["indexes"] = [self.indexes[band] for band in bands]
+        return picked
+
+    @cached_property
+    def indexes(self) -> list[int]:
+        return _bands(self.uri, self.dataset)
+
+    @cached_property
+    def dtype(self) -> str:
+        return _stored_type(self.uri, self.dataset, self.indexes)
+
+    @cached_property
+    def flags(self) -> frozenset[str]:
+        enums = self.dataset.mask_flag_enums
+        return frozenset(flag.name for index in self.indexes for flag in enums[index - 1])
+
+    @cached_property
+    def absent(self) -> NDArray[Any] | None:
+        """The stored number that means "no data", (C, 1, 1), where comparing with it is all that GDAL's mask does; else None."""
+        kind = np.dtype(self.dtype)
+        values = [self.dataset.nodatavals[index - 1] for index in self.indexes]
+        same = {self.dataset.dtypes[index - 1] for index in self.indexes} == {self.dtype}
+        if self.flags != {"nodata"} or not same or kind.kind not in "iu" or kind.itemsize > 4 or None in values:
+            return None
+        if any(value != np.rint(value) or not np.iinfo(kind).min <= value <= np.iinfo(kind).max for value in values):
+            return None
+        return np.array(values).astype(kind)[:, None, None]
+
+
+def _read(opened: _Opened, region: dict[str, Any]) -> Pixels:
+    dataset, indexes = opened.dataset, opened.indexes
     if "out_shape" in region:
         region = {"out_shape": (len(indexes), *region["out_shape"])}
-    data: NDArray[Any] = dataset.read(indexes, out_dtype=_stored_type(uri, dataset, indexes), **region)
+    data: NDArray[Any] = dataset.read(indexes, out_dtype=opened.dtype, **region)
     valid = finite(data)
-    flags = {flag.name for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
-    if "nodata" in flags:
-        valid &= (dataset.read_masks(indexes, **region) > 0).all(axis=0)
-    elif flags != {"all_valid"}:
+    if "nodata" in opened.flags:
+        if opened.absent is not None and "window" in region:
+            valid &= (data != opened.absent).all(axis=0)
+        else:
+            valid &= (dataset.read_masks(indexes, **region) > 0).all(axis=0)
+    elif opened.flags != {"all_valid"}:
         # One mask for the whole dataset (alpha or .msk): the first band's stands for all.
         one = {"out_shape": region["out_shape"][1:]} if "out_shape" in region else region
         valid &= dataset.read_masks(indexes[0], **one) > 0
@@ -132,45 +208,61 @@ def _crs_name(crs: Any) -> str:
 @contextmanager
 def _dataset(uri: str) -> Iterator[Any]:
     """Give an open dataset; what GDAL reports while it is used becomes one clear line that names the file."""
+    with _opened_raster(uri) as opened:
+        yield opened.dataset
+
+
+@contextmanager
+def _opened_raster(uri: str) -> Iterator[_Opened]:
+    """As :func:`_dataset`, with what is known of it."""
     rasterio = rasterio_module()
+    key = _key(uri)
     try:
         # A libjpeg warning means grey pixels instead of missing ones.
-        with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="YES"):
-            yield _opened(uri, rasterio)
+        if len(key) > 1:
+            # A GDAL environment takes longer to enter than a small window to read; only remote files need more of it than this option.
+            if not rasterio.env.get_gdal_config(_STRICT):
+                rasterio.env.set_gdal_config(_STRICT, "YES")
+            environment: Any = nullcontext()
+        else:
+            environment = rasterio.Env(**{_STRICT: "YES"})
+        with environment:
+            yield _opened(uri, key, rasterio)
     except rasterio.errors.RasterioError as error:
-        _kept().pop(_key(uri), None)
+        _kept().pop(key, None)
         reason = " ".join(str(error.__cause__ or error).split())
         if "://" in uri and ("404" in reason or "does not exist" in reason):
             raise MissingFileError(f"{uri}: no such file: {reason}") from None
         raise UnreadableFileError(f"{uri}: cannot be read, truncated, damaged or of an unknown format: {reason}") from None
 
 
-def _opened(uri: str, rasterio: ModuleType) -> Any:
-    kept, key = _kept(), _key(uri)
-    dataset = kept.get(key)
-    if dataset is None:
+def _opened(uri: str, key: tuple[Any, ...], rasterio: ModuleType) -> _Opened:
+    kept = _kept()
+    opened = kept.get(key)
+    if opened is None:
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            dataset = kept[key] = rasterio.open(uri)
+            dataset = rasterio.open(uri)
+        opened = kept[key] = _Opened(uri, dataset, dataset.width, dataset.height)
         if len(kept) > KEPT_OPEN:
-            kept.popitem(last=False)[1].close()
+            kept.popitem(last=False)[1].dataset.close()
     kept.move_to_end(key)
-    return dataset
+    return opened
 
 
-def _kept() -> OrderedDict[tuple[Any, ...], Any]:
+def _kept() -> OrderedDict[tuple[Any, ...], _Opened]:
     """Return this thread's open datasets, in order of last use; empty in a process that was just forked."""
     if getattr(_local, "process", None) != os.getpid():
         _inherited.append(getattr(_local, "kept", None))
         _local.process, _local.kept = os.getpid(), OrderedDict()
-    kept: OrderedDict[tuple[Any, ...], Any] = _local.kept
+    kept: OrderedDict[tuple[Any, ...], _Opened] = _local.kept
     return kept
 
 
 def _key(uri: str) -> tuple[Any, ...]:
     """Return what tells a file from one that replaced it under the same name."""
     try:
-        status = Path(uri).stat()
+        status = os.stat(uri)  # noqa: PTH116 - a path object takes longer to make than this to answer
     except OSError:
         return (uri,)
     return uri, status.st_mtime_ns, status.st_size, status.st_ino

@@ -104,6 +104,9 @@ def raster_file(
         try:
             with _quiet(target):
                 layout = _layout(width, height, dtype, legend, count) | {"count": count, "dtype": dtype, "nodata": legend.nodata} | grid
+                if cog:
+                    # What is copied and removed need not be small.
+                    layout["zlevel"] = 1
                 with rasterio.open(built, "w", driver="GTiff", width=width, height=height, **layout) as dataset:
                     _describe(dataset, legend, band_names)
                     seen = np.zeros((count, _VALUES), np.int64) if dtype == "uint8" else None
@@ -214,6 +217,7 @@ def _copy_to_cog(source: Path, target: Path, *, categorical: bool) -> None:
 
     resampling = "MODE" if categorical else "AVERAGE"
     options = {"COMPRESS": "DEFLATE", "PREDICTOR": "NO" if categorical else "YES", "LEVEL": 6, "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER"}
+    options["NUM_THREADS"] = "ALL_CPUS"
     copy(str(source), str(target), driver="COG", OVERVIEWS="AUTO", OVERVIEW_RESAMPLING=resampling, **options)
 
 

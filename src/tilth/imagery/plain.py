@@ -5,6 +5,7 @@ Pixels are taken as stored: an EXIF orientation is not applied, since masks draw
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,12 @@ def image_pixels(uri: str, window: Window | None, *, indices: bool = False) -> P
     return Pixels(stored.data[:, rows, columns].copy(), stored.valid[rows, columns].copy())
 
 
+def encoded_pixels(uri: str, encoded: bytes | BinaryIO, *, indices: bool = False) -> Pixels:
+    """Decode the bytes of an image file, as :func:`image_pixels` decodes a file; ``uri`` only names it in messages."""
+    with _opened(uri, io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        return _stored(uri, image, indices)
+
+
 def array_info(uri: str) -> RasterInfo:
     """Read the header of an ``.npy`` file."""
     array = _array(uri)
@@ -94,12 +101,12 @@ def _plain_info(uri: str, width: int, height: int, count: int, dtype: str) -> Ra
 
 
 @contextmanager
-def _opened(uri: str) -> Iterator[Image.Image]:
+def _opened(uri: str, source: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Open an image; damage met while it is open becomes one clear line that names the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(uri)
+            image = Image.open(source or uri)
         with image:
             yield image
     except DataError:
@@ -133,13 +140,16 @@ def _decode(uri: str, indices: bool) -> Pixels:
     if kept is not None and kept[0] == key:
         return kept[1]
     with _opened(uri) as image:
-        if indices and image.mode in {"P", "1"}:
-            stored: NDArray[Any] = np.array(image).astype(np.uint8)[None]
-            pixels = Pixels(stored, np.ones(stored.shape[1:], dtype=np.bool_))
-        else:
-            pixels = _colours(uri, image)
+        pixels = _stored(uri, image, indices)
     _last.image = (key, pixels)
     return pixels
+
+
+def _stored(uri: str, image: Image.Image, indices: bool) -> Pixels:
+    if indices and image.mode in {"P", "1"}:
+        stored: NDArray[Any] = np.array(image).astype(np.uint8)[None]
+        return Pixels(stored, np.ones(stored.shape[1:], dtype=np.bool_))
+    return _colours(uri, image)
 
 
 def _colours(uri: str, image: Image.Image) -> Pixels:

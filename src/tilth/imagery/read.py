@@ -1,12 +1,15 @@
 """Pixels in: windows of any raster GDAL reads, and of plain images without GDAL.
 
-``jpg``, ``png``, ``bmp`` and ``webp`` go through Pillow, ``npy`` through NumPy (memory-mapped), everything else through rasterio, which is
-imported only then.
+``jpg``, ``png``, ``bmp`` and ``webp`` go through Pillow, ``npy`` through NumPy (memory-mapped), tiles of a packed catalog
+(``images-00003.arrow#17``) through a memory map, everything else through rasterio, which is imported only then.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError, MissingFileError
-from tilth.imagery import gdal, plain
+from tilth.imagery import gdal, packed, plain
 from tilth.imagery.raster import Pixels, RasterInfo, Window, thinned_positions, thinning
 
 __all__ = ["Pixels", "RasterInfo", "Window", "read_info", "read_label", "read_overview", "read_pixels"]
@@ -37,8 +40,7 @@ def read_info(uri: str) -> RasterInfo:
         DataError: no band, or complex numbers.
         MissingExtraError: the format needs rasterio and it is not installed.
     """
-    reader = _reader(uri)
-    return plain.image_info(uri) if reader == "image" else plain.array_info(uri) if reader == "array" else gdal.raster_info(uri)
+    return _HEADERS[_reader(uri)](uri)
 
 
 def read_pixels(uri: str, window: Window | None = None) -> Pixels:
@@ -59,10 +61,7 @@ def read_pixels(uri: str, window: Window | None = None) -> Pixels:
         UnreadableFileError: truncated, damaged or of an unknown format.
         MissingExtraError: the format needs rasterio and it is not installed.
     """
-    reader = _reader(uri)
-    if reader == "image":
-        return plain.image_pixels(uri, window)
-    return plain.array_pixels(uri, window) if reader == "array" else gdal.raster_pixels(uri, window)
+    return _PIXELS[_reader(uri)](uri, window)
 
 
 def read_overview(uri: str, longest_side: int) -> Pixels:
@@ -102,15 +101,19 @@ def read_label(uri: str, window: Window | None = None) -> NDArray[np.uint8]:
         UnreadableFileError: truncated, damaged or of an unknown format.
         MissingExtraError: the format needs rasterio and it is not installed.
     """
-    pixels = plain.image_pixels(uri, window, indices=True) if _reader(uri) == "image" else read_pixels(uri, window)
+    pixels = _LABELS[_reader(uri)](uri, window)
     if pixels.data.shape[0] != 1:
         raise DataError(
             f"{uri}: a label needs one band of class ids, found {pixels.data.shape[0]} bands; "
             "if its colours stand for classes, convert them to ids first"
         )
     values, valid = pixels.data[0], pixels.valid
-    if values.dtype != np.uint8:
-        _check_ids(uri, values[valid])
+    if values.dtype == np.uint8:
+        # Pixels belong to the caller, so they may be written into.
+        label: NDArray[np.uint8] = values
+        label[~valid] = IGNORE_INDEX
+        return label
+    _check_ids(uri, values[valid])
     label = np.full(values.shape, IGNORE_INDEX, dtype=np.uint8)
     # Only valid values are converted: NaN has no integer.
     label[valid] = values[valid].astype(np.uint8)
@@ -126,13 +129,34 @@ def _check_ids(uri: str, values: NDArray[Any]) -> None:
 
 
 def _reader(uri: str) -> str:
-    """Choose the reader by suffix: ``image``, ``array`` or ``raster``."""
-    path = Path(uri)
-    if not path.exists():
+    """Choose the reader: ``packed``, or by suffix ``image``, ``array`` or ``raster``."""
+    if packed.is_packed(uri):
+        return "packed"
+    # Small windows are read in less time than path objects take.
+    if not os.path.exists(uri):  # noqa: PTH110
         if _REMOTE.match(uri):
             return "raster"
         raise MissingFileError(f"{uri}: no such file")
-    suffix = path.suffix.lower()
+    suffix = os.path.splitext(uri)[1].lower()  # noqa: PTH122
     if suffix == ".npy":
         return "array"
-    return "image" if suffix in plain.IMAGE_SUFFIXES and not plain.is_deep_colour_png(path) else "raster"
+    return "image" if suffix in plain.IMAGE_SUFFIXES and not plain.is_deep_colour_png(Path(uri)) else "raster"
+
+
+_HEADERS: dict[str, Callable[[str], RasterInfo]] = {
+    "packed": packed.packed_info,
+    "image": plain.image_info,
+    "array": plain.array_info,
+    "raster": gdal.raster_info,
+}
+_PIXELS: dict[str, Callable[[str, Window | None], Pixels]] = {
+    "packed": packed.packed_pixels,
+    "image": plain.image_pixels,
+    "array": plain.array_pixels,
+    "raster": gdal.raster_pixels,
+}
+# Labels are indices where a palette says how to show them.
+_LABELS: dict[str, Callable[[str, Window | None], Pixels]] = _PIXELS | {
+    "packed": functools.partial(packed.packed_pixels, indices=True),
+    "image": functools.partial(plain.image_pixels, indices=True),
+}

@@ -17,7 +17,7 @@ from tilth.imagery.files import atomic_path
 if TYPE_CHECKING:
     from tilth.classes import Colour
 
-__all__ = ["atomic_path", "write_json", "write_raster", "write_text"]
+__all__ = ["atomic_path", "json_text", "write_json", "write_raster", "write_text"]
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -45,7 +45,12 @@ def write_json(path: str | Path, value: Any) -> Path:
     Raises:
         TypeError: a value of another kind.
     """
-    return write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return what :func:`write_json` writes."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_raster(

@@ -17,11 +17,14 @@ from tilth.verbs.registry import Result, verb
 
 
 class MapOption(Config):
-    """One map to show, and the scene it was made from."""
+    """One map to show, and what to lay beside it."""
 
     path: Path = pydantic.Field(description="map of class ids")
     scene: Path | None = pydantic.Field(None, description="picture of the same ground")
     name: str | None = pydantic.Field(None, description="what to call it")
+    label: Path | None = pydantic.Field(None, description="reference of the same ground, class ids as the map's")
+    confidence: Path | None = pydantic.Field(None, description="confidence in percent; by default <map>_confidence.tif if it is there")
+    compare: dict[str, Path] = pydantic.Field(default_factory=dict, description="further maps of the same ground, by name")
 
 
 class ReportOptions(Config):
@@ -33,10 +36,12 @@ class ReportOptions(Config):
     evaluations: tuple[str, ...] = pydantic.Field((), description="evaluation folders, the most important first; may be patterns")
     comparisons: tuple[Path, ...] = pydantic.Field((), description="comparison folders or files; the first gives the headline")
     maps: tuple[MapOption, ...] = pydantic.Field((), description="maps to show, such as 'maps=[{path: map.tif, scene: scene.tif}]'")
+    assessments: tuple[Path, ...] = pydantic.Field((), description="assessments of maps by reference points: areas with intervals")
     catalog: Path | None = pydantic.Field(None, description="catalog to summarise")
     commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
     note: str | None = pydantic.Field(None, description="line under the title")
     galleries: int = pydantic.Field(2, ge=0, description="evaluations whose pictures are embedded")
+    viewer_pixels: int = pydantic.Field(2048, ge=64, le=8192, description="longest side of the pictures of a map; larger ones are thinned")
 
     @pydantic.field_validator("maps", mode="before")
     @classmethod
@@ -57,11 +62,13 @@ def report(options: ReportOptions, _console: Console) -> Result:
         runs=_folders(options.runs),
         evaluations=_folders(options.evaluations),
         comparisons=options.comparisons,
-        maps=[MapInput(item.path, item.scene, item.name) for item in options.maps],
+        maps=[MapInput(item.path, item.scene, item.name, item.label, item.confidence, item.compare) for item in options.maps],
+        assessments=options.assessments,
         catalog=None if options.catalog is None else _summary(options.catalog),
         commands=options.commands,
         note=options.note,
         galleries=options.galleries,
+        viewer_pixels=options.viewer_pixels,
     )
     return Result(outputs={"report": build_report(inputs, options.out)})
 

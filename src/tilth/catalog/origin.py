@@ -1,0 +1,38 @@
+"""Where the pixels of tiles come from: a packed tile still shows the ground of the raster it was taken from.
+
+A packed catalog has two further columns, ``packed_from`` (the raster) and ``packed_from_window``. What asks whether tiles share pixels asks
+here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tilth.catalog import schema
+from tilth.catalog.rows import window_array
+
+WINDOW_COLUMN = "packed_from_window"
+
+
+def source_images(table: pa.Table) -> pa.ChunkedArray:
+    """The raster that each tile's pixels come from: its origin where it is packed, else its image."""
+    if schema.ORIGIN_COLUMN not in table.column_names:
+        return table["image"]
+    return pc.coalesce(table[schema.ORIGIN_COLUMN].cast(pa.string()), table["image"])
+
+
+def source_windows(table: pa.Table) -> NDArray[np.int32]:
+    """The pixels of :func:`source_images` that each tile shows, int32 (N, 4): column, row, width, height in pixels."""
+    windows = window_array(table)
+    if schema.ORIGIN_COLUMN not in table.column_names or WINDOW_COLUMN not in table.column_names:
+        return windows
+    known = np.asarray(pc.and_(pc.is_valid(table[schema.ORIGIN_COLUMN]), pc.is_valid(table[WINDOW_COLUMN])))
+    windows = windows.copy()
+    origins: Any = pc.list_flatten(table[WINDOW_COLUMN].filter(pa.array(known)).cast(pa.list_(pa.int32())))
+    windows[known] = origins.to_numpy().reshape(-1, 4)
+    return windows

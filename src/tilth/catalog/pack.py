@@ -1,0 +1,295 @@
+"""Pack the tiles of a catalog: pixels and labels copied one after the other into a few large files that are read with hardly any work.
+
+Training reads small windows in random order, which formats made for storage answer slowly: each read decodes whole blocks. Packing
+decodes once. A packed catalog is a catalog like any other; only its ``image`` and ``label`` name rows of shards.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tilth.catalog import origin, schema
+from tilth.catalog.pack_plan import Entry, Plan, Shard, make_plan, needed_bytes
+from tilth.catalog.rows import window_array
+from tilth.catalog.table import Catalog
+from tilth.errors import CatalogError, DataError, MissingExtraError, MissingFileError, OutputExistsError, TilthError
+from tilth.imagery.packing import FORMAT, Codec, Record, read_stamp, record_uri, shard_file
+from tilth.imagery.read import read_info, read_pixels
+from tilth.imagery.write import write_json
+from tilth.seeds import generator
+
+__all__ = ["PackReport", "measure_reading", "pack_catalog"]
+
+CATALOG_NAME = "catalog.parquet"
+RECORD_NAME = "pack.json"
+"""Says what a folder of shards was made from; written first, as the catalog is written last."""
+
+_SHARD_NAME = re.compile(r"^(images|labels)-\d{5,}\.arrow$")
+# What a killed process leaves behind; see imagery.files.atomic_path.
+_TEMPORARY_NAME = re.compile(r"^\.((images|labels)-\d{5,}|catalog|pack)\.\d+-\d+\.(arrow|parquet|json)$")
+_HEADERS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What packing did.
+
+    Attributes:
+        catalog: the packed catalog.
+        path: its file.
+        stored_bytes: size of all shards.
+        made: shards written now.
+        kept: shards that were there and right.
+        left_out: tile ids of rows that could not be read, with the reason where it was met now.
+    """
+
+    catalog: Catalog
+    path: Path
+    stored_bytes: int
+    made: int
+    kept: int
+    left_out: dict[str, str]
+
+
+def pack_catalog(
+    catalog: Catalog,
+    out: str | Path,
+    *,
+    shard_mb: int = 512,
+    codec: Codec = "raw",
+    workers: int = 4,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackReport:
+    """Copy the pixels and labels of every tile into shards, and write a catalog of them.
+
+    What was interrupted, however harshly, goes on with the same call and ends in the same bytes. A later call keeps the shards whose
+    source files have the size and time of change they had, and makes the others anew.
+
+    Args:
+        catalog: tiles to pack; those that show the same window of the same raster share a record.
+        out: folder for ``catalog.parquet`` and the shards; new, empty, or of an earlier call with the same tiles and settings.
+        shard_mb: largest size of a shard in MiB, unless one tile is larger.
+        codec: ``raw`` keeps the numbers as they are and reads fastest; ``zstd`` compresses them without loss; ``original`` keeps whole
+            jpg and png files as they are and stores everything else raw.
+        workers: threads that read; each holds two tiles at most.
+        skip_bad: leave out rows whose pixels or label cannot be read, instead of stopping at the first.
+        progress: told (records done, records in all).
+
+    Returns:
+        What was done. Reading any window of a packed tile gives the pixels, ``valid`` and labels that reading the original gives.
+
+    Raises:
+        CatalogError: the catalog is empty, or no tile is left.
+        OutputExistsError: the folder holds something else, or the pack of other tiles or settings.
+        DataError: a tile cannot be read; it is named.
+        TilthError: the disk has no room, the folder cannot be written to, or is being packed by another process.
+    """
+    if not len(catalog):
+        raise CatalogError("pack: the catalog is empty")
+    folder = Path(out)
+    plan = make_plan(catalog, shard_mb * 2**20, codec)
+    _refuse_others(folder, plan, codec, shard_mb)
+    found = {shard.name: _whole(folder, shard, skip_bad) for shard in plan.shards}
+    missing = [shard for shard in plan.shards if found[shard.name] is None]
+    _refuse_full_disk(folder, missing, codec)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TilthError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    reasons: dict[str, str] = {}
+    with _alone(folder):
+        _clear(folder, plan, missing)
+        write_json(folder / RECORD_NAME, {"format": FORMAT, "identity": plan.identity, "codec": codec, "shard_mb": shard_mb})
+        total, done = sum(len(shard.entries) for shard in missing), 0
+        for shard in missing:
+            with shard_file(folder / shard.name, shard.stamp) as append:
+                for record in _records(shard, codec, workers, reasons, skip_bad):
+                    if record is not None:
+                        append(record)
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+            found[shard.name] = _whole(folder, shard, skip_bad)
+        packed, left_out = _packed_catalog(catalog, plan, folder, {name: ids or [] for name, ids in found.items()})
+        if not len(packed):
+            raise CatalogError(f"pack: none of the {len(catalog)} tiles can be read; the first: {next(iter(reasons.values()), 'unknown')}")
+        path = packed.save(folder / CATALOG_NAME)
+    size = sum((folder / shard.name).stat().st_size for shard in plan.shards)
+    kept = len(plan.shards) - len(missing)
+    return PackReport(packed, path, size, len(missing), kept, {name: reasons.get(name, "found unreadable before") for name in left_out})
+
+
+def measure_reading(before: Catalog, after: Catalog, *, count: int = 32) -> tuple[float, float]:
+    """Read some tiles in random order from their original files, then from the shards.
+
+    Args:
+        before: the catalog that was packed.
+        after: its pack.
+        count: tiles read at most.
+
+    Returns:
+        Seconds for the originals and for the packed tiles; files that were just packed mostly lie in memory still.
+    """
+    chosen = generator("measure reading", len(after)).permutation(len(after))[:count].tolist()
+    positions = {name: row for row, name in enumerate(before.column("tile_id"))}
+    packed = [after.tile(row) for row in chosen]
+    originals = [before.tile(positions[tile.tile_id]) for tile in packed]
+    seconds = []
+    for tiles in (originals, packed):
+        read_pixels(tiles[0].image, tiles[0].window)
+        began = time.perf_counter()
+        for tile in tiles:
+            read_pixels(tile.image, tile.window)
+        seconds.append(time.perf_counter() - began)
+    return seconds[0], seconds[1]
+
+
+def _records(shard: Shard, codec: Codec, workers: int, reasons: dict[str, str], skip_bad: bool) -> Iterator[Record | None]:
+    """Read the records of a shard in threads, in order and not far ahead; None for one that cannot be read."""
+    # Thousands of tiles share one scene, and naming a coordinate system takes longer than reading a tile.
+    header = functools.lru_cache(_HEADERS_KEPT)(read_info)
+    waiting: deque[tuple[Entry, Future[Record]]] = deque()
+
+    def first() -> Record | None:
+        entry, future = waiting.popleft()
+        try:
+            return future.result()
+        except MissingExtraError:
+            raise
+        except (DataError, MissingFileError, OSError) as error:
+            if not skip_bad:
+                raise DataError(
+                    f"tile {entry.tile_id!r} cannot be packed: {error}; leave out such tiles with --skip-bad, or see tilth catalog check"
+                ) from None
+            reasons[entry.tile_id] = str(error)
+            return None
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pack")
+    try:
+        for entry in shard.entries:
+            waiting.append((entry, pool.submit(shard.record, entry, codec, header)))
+            if len(waiting) >= 2 * workers:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _packed_catalog(catalog: Catalog, plan: Plan, folder: Path, found: dict[str, list[str]]) -> tuple[Catalog, list[str]]:
+    """Make the catalog of what is in the shards; returns it with the tile ids of rows that are left out."""
+    places: dict[str, list[str | None]] = {"images": [], "labels": []}
+    for shard in plan.shards:
+        stored = {tile_id: row for row, tile_id in enumerate(found[shard.name])}
+        file = os.path.abspath(folder / shard.name)  # noqa: PTH100 - links are kept, as in catalog.uris
+        places[shard.kind] += [record_uri(file, stored[entry.tile_id]) if entry.tile_id in stored else None for entry in shard.entries]
+    images = [places["images"][place] for place in plan.images.tolist()]
+    labels = [None if place < 0 else places["labels"][place] for place in plan.labels.tolist()]
+    sound = np.array([image is not None for image in images])
+    sound &= np.array([place < 0 or label is not None for place, label in zip(plan.labels.tolist(), labels, strict=True)])
+    rows = np.flatnonzero(sound)
+    sizes = window_array(catalog.table)[rows].copy()
+    sizes[:, :2] = 0
+    four = pa.list_(pa.int32(), 4)
+    packed = catalog.take(rows).with_columns(
+        image=pa.array([images[row] for row in rows.tolist()], pa.string()),
+        label=pa.array([labels[row] for row in rows.tolist()], pa.string()),
+        window=pa.FixedSizeListArray.from_arrays(pa.array(sizes.reshape(-1)), type=four),
+        **{
+            schema.ORIGIN_COLUMN: origin.source_images(catalog.table).take(pa.array(rows)),
+            origin.WINDOW_COLUMN: pa.FixedSizeListArray.from_arrays(
+                pa.array(origin.source_windows(catalog.table)[rows].reshape(-1)), type=four
+            ),
+        },
+    )
+    ids = catalog.column("tile_id")
+    return packed, [ids[row] for row in np.flatnonzero(~sound).tolist()]
+
+
+def _whole(folder: Path, shard: Shard, skip_bad: bool) -> list[str] | None:
+    """Tile ids in a shard that is there and as it should be; None if it must be made."""
+    stamped = read_stamp(folder / shard.name)
+    if stamped is None or stamped[0] != shard.stamp:
+        return None
+    # Tiles that were left out are tried again, unless leaving them out is still what is wanted.
+    return stamped[1] if skip_bad or len(stamped[1]) == len(shard.entries) else None
+
+
+def _refuse_others(folder: Path, plan: Plan, codec: str, shard_mb: int) -> None:
+    """Refuse a folder that something else would be lost in."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputExistsError(f"{folder}: is a file; packed tiles need a folder: choose another --out")
+    names = [path.name for path in folder.iterdir() if not _TEMPORARY_NAME.match(path.name)]
+    record = folder / RECORD_NAME
+    if not names:
+        return
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+        known = {name: made[name] for name in ("format", "identity", "codec", "shard_mb")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise OutputExistsError(
+            f"{folder}: holds {len(names)} files ({', '.join(sorted(names)[:3])}) and no pack of tilth; choose another --out"
+        ) from None
+    wanted = {"format": FORMAT, "codec": codec, "shard_mb": shard_mb}
+    changes = [f"{name} {known[name]} -> {value}" for name, value in wanted.items() if known[name] != value]
+    if changes or known["identity"] != plan.identity:
+        what = ", ".join(changes) or "other tiles, windows or labels"
+        raise OutputExistsError(f"{folder}: holds another pack ({what}); remove the folder, or choose another --out")
+
+
+def _refuse_full_disk(folder: Path, missing: Sequence[Shard], codec: Codec) -> None:
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free, needed = shutil.disk_usage(place).free, needed_bytes(missing, codec)
+    if needed > free:
+        raise TilthError(f"{folder}: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free; choose another --out, or fewer tiles")
+
+
+def _clear(folder: Path, plan: Plan, missing: Sequence[Shard]) -> None:
+    """Remove what a killed process left, shards of a former division, and a catalog whose shards are about to change."""
+    planned = {shard.name for shard in plan.shards}
+    for path in folder.iterdir():
+        surplus = _SHARD_NAME.match(path.name) and path.name not in planned
+        if surplus or _TEMPORARY_NAME.match(path.name) or (missing and path.name == CATALOG_NAME):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from packing into the same folder meanwhile, where the file system can.
+
+    Raises:
+        TilthError: another process is at it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # File systems without locks go without.
+            if isinstance(error, BlockingIOError):
+                raise TilthError(f"{folder}: another process is packing into it; wait for it, or choose another --out") from None
+        yield
+    finally:
+        os.close(handle)
