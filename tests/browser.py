@@ -62,6 +62,37 @@ class Page:
         for key in keys:
             element.send_keys(key)
 
+    def box(self, selector: str) -> tuple[float, float, float, float]:
+        """Left, top, width and height of an element, in CSS pixels of the window."""
+        script = (
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.left, box.top, box.width, box.height]"
+        )
+        return tuple(self.run(script, selector))
+
+    def mouse(self, kind: str, x: float, y: float, **details: Any) -> None:
+        """Send what a mouse does: ``mouseMoved``, ``mousePressed``, ``mouseReleased`` or ``mouseWheel`` at a point of the window."""
+        if kind in {"mousePressed", "mouseReleased"}:
+            details = {"button": "left", "clickCount": 1} | details
+        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y} | details)
+
+    def click(self, x: float, y: float) -> None:
+        """Click at a point of the window."""
+        self.mouse("mousePressed", x, y)
+        self.mouse("mouseReleased", x, y)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 4) -> None:
+        """Drag from one point of the window to another."""
+        self.mouse("mousePressed", *start)
+        for step in range(1, steps + 1):
+            across, down = (a + (b - a) * step / steps for a, b in zip(start, end, strict=True))
+            self.mouse("mouseMoved", across, down, button="left", buttons=1)
+        self.mouse("mouseReleased", *end)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        """Send what fingers do: ``touchStart``, ``touchMove`` or ``touchEnd``, with one point of the window a finger."""
+        places = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
     def picture(self, path: Path) -> Path:
         """Write a PNG of the whole page, whatever its height."""
         size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]

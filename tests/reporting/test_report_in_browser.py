@@ -1,8 +1,11 @@
 """The page as a browser sees it: nothing asked from the network, no word in the console, usable by keyboard, no sideways scrolling."""
 
+import re
+
 import pytest
 
 from browser import needs_browser, open_page
+from support import report_layers as layers
 from support import report_sample as sample
 from tilth.reporting import MapInput, ReportInput, build_report
 
@@ -12,13 +15,14 @@ pytestmark = needs_browser
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
-    comparison = sample.make_comparison(root)
+    comparison = sample.make_comparison(root, rich=True)
     inputs = ReportInput(
         title="A report",
         runs=[sample.make_run(root / "runs" / f"s4p-seed{seed}", "s4p", seed, steps=200) for seed in range(2)],
         evaluations=[root / "s4p-seed0", root / "supervised-seed0"],
         comparisons=[comparison],
-        maps=[MapInput(sample.make_map(root / "map.tif"), sample.make_scene(root / "scene.png"))],
+        maps=[layers.make_layers(root / "maps"), MapInput(sample.make_map(root / "map.tif"), sample.make_scene(root / "scene.png"))],
+        assessments=[layers.make_assessment(root / "areas")],
         catalog=sample.CATALOG,
         commands=["tilth demo"],
     )
@@ -56,7 +60,7 @@ def test_curves_are_read_zoomed_and_hidden_by_keyboard(report):
         before = page.run(ticks)
         page.press(f"{chart} .plot", "\ue011", "\ue014")  # Home, arrow right
         assert page.run(status).startswith("Step ")
-        assert "s4p-seed1" in page.run(status)
+        assert re.search(r"s4p, mean of 2 [\d.]+ \([\d.]+ to [\d.]+\)", page.run(status))
         page.press(f"{chart} .plot", "+")
         assert page.run(ticks) != before
         assert page.run(f"return document.querySelector('{chart} .reset').hidden") is False

@@ -217,10 +217,14 @@ def test_nasty_names_stay_text(tmp_path):
     assert "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", page.text)
 
 
-def test_all_runs_of_a_configuration_share_a_colour(folders):
+def test_seeds_of_a_configuration_are_one_line_with_their_spread(folders):
     text = render(ReportInput(runs=folders["runs"]))
     chart = text[text.index('id="chart-val-miou"') :].split("</figure>")[0]
-    assert chart.count("var(--line-1)") == chart.count("var(--line-2)") == 6
+    # The drawing of each line and its sample in the legend.
+    assert chart.count("stroke:var(--line-1)") == chart.count("stroke:var(--line-2)") == 2
+    assert chart.count('class="band"') == 2
+    assert chart.count('class="seed"') == 6
+    assert "supervised, mean of 3" in chart
     assert "3 runs with seeds 0, 1, 2" in check(text).text
 
 
@@ -268,7 +272,7 @@ def test_galleries_show_worst_and_best_and_are_limited(folders):
     page = check(text)
     assert len(page.all("img")) == 12
     assert re.findall(r'class="badge">(worst|best)<', text) == ["worst", "best"]
-    assert "The 16 pictures of this evaluation lie in its gallery folder." in page.text
+    assert "Pictures of 4 tiles lie in the gallery folder of this evaluation." in page.text
 
 
 @pytest.mark.parametrize(

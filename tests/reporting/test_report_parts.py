@@ -17,10 +17,11 @@ from tilth.imagery.write import write_raster
 from tilth.prediction.scene import predict_scene
 from tilth.reporting import MapInput, numbers
 from tilth.reporting.collect import Curve, count_parameters, flatten, named_folders, read_run
-from tilth.reporting.figures import Chart, Series, Strip, draw_lines, draw_strips, mean_curve, thin, ticks
+from tilth.reporting.figures import Chart, Series, draw_lines, mean_curve, thin, ticks
 from tilth.reporting.maps import read_map
 from tilth.reporting.pictures import embed, stretch
 from tilth.reporting.runs import configurations, settings
+from tilth.reporting.strips import Strip, draw_strips
 
 
 def plain(text):

@@ -1,8 +1,8 @@
-"""Curves and strip plots as inline SVG.
+"""Curves as inline SVG.
 
 Why not bokeh: its inline script alone is 1.3 to 3.9 MB a file, more than all pictures together, and it paints on a canvas that neither
 follows the reader's light or dark setting nor prints as lines. Why not matplotlib: its SVG fixes the colours too, and cannot be
-explored. The SVG made here takes its colours from the page and carries its numbers along (a few kB a chart); ``report.js`` adds reading
+explored. The SVG made here takes its colours from the page and carries its numbers along (a few kB a chart); ``curves.js`` adds reading
 values under the pointer or with arrow keys, zooming and hiding lines. Without a script, and on paper, the drawing still stands.
 """
 
@@ -23,10 +23,26 @@ from tilth.reporting.numbers import percent, significant, whole
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
 MOST_POINTS = 120
+MOST_SEED_POINTS = 60
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
 Format = Literal["percent", "number"]
-_WRITERS: dict[Format, Callable[[Any], str]] = {"percent": percent, "number": significant}
+WRITERS: dict[Format, Callable[[Any], str]] = {"percent": percent, "number": significant}
+
+
+@dataclass(frozen=True)
+class Band:
+    """How far several runs lie apart.
+
+    Attributes:
+        low: smallest value of any run, at the steps of the curve it belongs to.
+        high: largest value.
+        seeds: the runs themselves.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: tuple[Curve, ...]
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,26 @@ class Series:
         curve: points, already thin enough to draw.
         colour: CSS colour.
         dash: number of the dash pattern, 0 = solid; tells lines apart without colour.
+        band: spread over seeds, where the line is their mean.
     """
 
     name: str
     curve: Curve
     colour: str
     dash: int = 0
+    band: Band | None = None
+
+    @property
+    def reach(self) -> list[float]:
+        """All values to make room for."""
+        band = self.band
+        seeds = [value for seed in band.seeds for value in seed.values] if band else []
+        return [*self.curve.values, *seeds, *(band.low + band.high if band else ())]
+
+    @property
+    def steps(self) -> list[int]:
+        """All steps to make room for."""
+        return [*self.curve.steps, *(step for seed in (self.band.seeds if self.band else ()) for step in seed.steps)]
 
 
 @dataclass(frozen=True)
@@ -69,18 +99,23 @@ class Chart:
     outlined: bool = False
 
     @property
+    def banded(self) -> bool:
+        """Whether a line is the mean of several seeds."""
+        return any(item.band for item in self.series)
+
+    @property
     def svg(self) -> Markup:
         """The drawing."""
         return draw_lines(self)
 
     @property
     def payload(self) -> Markup:
-        """The numbers for ``report.js``, as JSON that is safe inside a script element."""
+        """The numbers for ``curves.js``, as JSON that is safe inside a script element."""
         tree = {
             "form": self.form,
             "zero": self.from_zero,
             "low": bounds(self)[0],
-            "series": [{"x": item.curve.steps, "y": [float(f"{value:.5g}") for value in item.curve.values]} for item in self.series],
+            "series": [_numbers(item) for item in self.series],
         }
         return Markup(json.dumps(tree, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704 - numbers and our own words only
 
@@ -90,7 +125,7 @@ class Chart:
         steps = sorted({step for item in self.series for step in item.curve.steps})
         if len(steps) > 8:
             steps = [steps[round(index * (len(steps) - 1) / 7)] for index in range(8)]
-        return [(whole(step), [_WRITERS[self.form](_value_at(item.curve, step)) for item in self.series]) for step in steps]
+        return [(whole(step), [_written(item, step, self.form) for item in self.series]) for step in steps]
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> tuple[Curve, int]:
@@ -106,6 +141,22 @@ def thin(curve: Curve, most: int = MOST_POINTS) -> tuple[Curve, int]:
     groups = [curve.values[start : start + size] for start in starts]
     steps = tuple(curve.steps[min(start + size, len(curve.steps)) - 1] for start in starts)
     return Curve(steps, tuple(math.fsum(group) / len(group) for group in groups)), size
+
+
+def spread_curve(curves: Sequence[Curve]) -> tuple[Curve, Band, int] | None:
+    """Average the curves of several seeds over the steps that all of them have, with the range they span.
+
+    Returns:
+        Mean and range, thin enough to draw, and how many points were averaged into one; None where two steps or more are not shared.
+    """
+    mean = mean_curve(curves)
+    if len(mean.steps) < 2:
+        return None
+    lookups = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
+    low = Curve(mean.steps, tuple(min(lookup[step] for lookup in lookups) for step in mean.steps))
+    high = Curve(mean.steps, tuple(max(lookup[step] for lookup in lookups) for step in mean.steps))
+    thinner, size = thin(mean)
+    return thinner, Band(thin(low)[0].values, thin(high)[0].values, tuple(thin(curve, MOST_SEED_POINTS)[0] for curve in curves)), size
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -133,8 +184,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def bounds(chart: Chart) -> tuple[float, float, float, float]:
     """Return the data range to show: x low, x high, y low, y high."""
-    steps = [step for item in chart.series for step in item.curve.steps]
-    values = [value for item in chart.series for value in item.curve.values]
+    steps = [step for item in chart.series for step in item.steps]
+    values = [value for item in chart.series for value in item.reach]
     x_low, x_high = min(steps), max(steps)
     if x_low <= x_high / 4:
         x_low = 0
@@ -163,14 +214,22 @@ def draw_lines(chart: Chart) -> Markup:
         for step in ticks(x_low, x_high, 4)
     ]
     parts.append(f'<text x="{LEFT - 8}" y="{HEIGHT - BOTTOM + 18}" text-anchor="end">step</text></g><g class="curves">')
+
+    def path(steps: Sequence[int], values: Sequence[float]) -> str:
+        return " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in zip(steps, values, strict=True))
+
     for item in chart.series:
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in zip(item.curve.steps, item.curve.values, strict=True))
-        style = f"stroke:{escape(item.colour)};stroke-dasharray:{dash(item.dash)}"
-        if len(item.curve.steps) == 1:
-            centre = f'cx="{across(item.curve.steps[0]):.1f}" cy="{down(item.curve.values[0]):.1f}"'
-            parts.append(f'<circle class="curve" {centre} r="3.5" style="{style};fill:{escape(item.colour)}"/>')
+        parts.append(f'<g style="stroke:{escape(item.colour)};fill:{escape(item.colour)}">')
+        curve = item.curve
+        if item.band is not None:
+            outline = path([*curve.steps, *reversed(curve.steps)], [*item.band.high, *reversed(item.band.low)])
+            parts.append(f'<polygon class="band" points="{outline}"/>')
+            parts += [f'<polyline class="seed" points="{path(seed.steps, seed.values)}"/>' for seed in item.band.seeds]
+        if len(curve.steps) == 1:
+            parts.append(f'<circle class="curve" cx="{across(curve.steps[0]):.1f}" cy="{down(curve.values[0]):.1f}" r="3.5"/>')
         else:
-            parts.append(f'<polyline class="curve" points="{path}" style="{style}"/>')
+            parts.append(f'<polyline class="curve" points="{path(curve.steps, curve.values)}" style="stroke-dasharray:{dash(item.dash)}"/>')
+        parts.append("</g>")
     parts.append(f'</g><line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/></svg>')
     return Markup("".join(parts))  # noqa: S704 - every foreign text in it is escaped above
 
@@ -191,75 +250,36 @@ def tick_text(value: float, form: Literal["percent", "number", "steps"]) -> str:
     return f"{value:.4g}".replace("-", "\u2212")
 
 
-@dataclass(frozen=True)
-class Strip:
-    """One row of a strip plot: a group's single values, their mean and spread (fractions)."""
-
-    name: str
-    values: tuple[float, ...]
-    mean: float | None
-    sd: float | None
-    colour: str
-
-
-def draw_strips(rows: Sequence[Strip], plain: bool = False) -> Markup:
-    """Draw one dot for each value, a band for mean ± standard deviation and a stroke for the mean.
-
-    Args:
-        rows: the groups, from top to bottom.
-        plain: write values as they are instead of in percent, for kappa.
-    """
-    form: Format = "number" if plain else "percent"
-    pairs = [(row.mean, row.sd or 0.0) for row in rows if row.mean is not None]
-    reach = [value for row in rows for value in row.values] + [mean - sd for mean, sd in pairs] + [mean + sd for mean, sd in pairs]
-    if not reach:
-        return Markup("")
-    low, high = min(reach), max(reach)
-    margin = max((high - low) * 0.08, 0.004)
-    # Scores end at 1; none but kappa goes below 0.
-    low, high = low - margin if plain else max(low - margin, 0.0), min(high + margin, 1.01)
-    pitch, left, right = 52, 14, 14
-    height = len(rows) * pitch + 34
-
-    def across(value: float) -> float:
-        return left + (value - low) / (high - low) * (WIDTH - left - right)
-
-    spoken = "; ".join(f"{row.name}: {', '.join(_WRITERS[form](value) for value in row.values)}" for row in rows)
-    parts = [f'<svg class="strips" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(spoken)}"><g class="axes">']
-    for value in ticks(low, high):
-        x = f"{across(value):.1f}"
-        parts.append(f'<line x1="{x}" x2="{x}" y1="4" y2="{height - 26}"/>')
-        parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{tick_text(value, form)}</text>')
-    parts.append("</g>")
-    for index, row in enumerate(rows):
-        middle = index * pitch + 36
-        colour = escape(row.colour)
-        parts.append(f'<text class="row" x="{left}" y="{middle - 16}">{escape(row.name)}</text>')
-        if row.mean is not None:
-            if row.sd:
-                width = across(row.mean + row.sd) - across(row.mean - row.sd)
-                parts.append(
-                    f'<rect class="spread" x="{across(row.mean - row.sd):.1f}" y="{middle - 7}" width="{width:.1f}" height="14" rx="3" '
-                    f'style="fill:{colour}"/>'
-                )
-            x = f"{across(row.mean):.1f}"
-            parts.append(f'<line class="mean" x1="{x}" x2="{x}" y1="{middle - 10}" y2="{middle + 10}" style="stroke:{colour}"/>')
-        parts += [
-            f'<circle cx="{across(value):.1f}" cy="{middle}" r="5" style="fill:{colour}"><title>{_WRITERS[form](value)}</title></circle>'
-            for value in row.values
-        ]
-    parts.append("</svg>")
-    return Markup("".join(parts))  # noqa: S704 - every foreign text in it is escaped above
-
-
 def _value_at(curve: Curve, step: int) -> float | None:
     """Return the value at the latest point that is not after a step; None before the first."""
     earlier = [value for at, value in zip(curve.steps, curve.values, strict=True) if at <= step]
     return earlier[-1] if earlier else None
 
 
+def _written(item: Series, step: int, form: Format) -> str:
+    """Write the value of a series at a step, with the range of its seeds."""
+    value = _value_at(item.curve, step)
+    if item.band is None or value is None:
+        return WRITERS[form](value)
+    low, high = (_value_at(Curve(item.curve.steps, ends), step) for ends in (item.band.low, item.band.high))
+    return f"{WRITERS[form](value)} ({WRITERS[form](low)} to {WRITERS[form](high)})"
+
+
+def _numbers(item: Series) -> dict[str, Any]:
+    """The numbers of a series for the page's script."""
+
+    def short(values: Sequence[float]) -> list[float]:
+        return [float(f"{value:.5g}") for value in values]
+
+    found: dict[str, Any] = {"x": item.curve.steps, "y": short(item.curve.values)}
+    if item.band is not None:
+        seeds = [{"x": seed.steps, "y": short(seed.values)} for seed in item.band.seeds]
+        found |= {"low": short(item.band.low), "high": short(item.band.high), "seeds": seeds}
+    return found
+
+
 def _spoken(chart: Chart) -> str:
     """Say a chart in words for those who cannot see it."""
-    write = _WRITERS[chart.form]
+    write = WRITERS[chart.form]
     ends = "; ".join(f"{item.name} from {write(item.curve.values[0])} to {write(item.curve.values[-1])}" for item in chart.series)
     return f"{chart.title}: {ends}"

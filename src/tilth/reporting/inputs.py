@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilth.evaluation.area_result import AreaAssessment
 from tilth.evaluation.compare import Comparison
 
 PathLike = str | Path
@@ -14,20 +15,32 @@ Rgb = tuple[int, int, int]
 Folders = Mapping[str, PathLike] | Sequence[PathLike]
 """Folders with the names to show for them, or only folders, which are then named after themselves."""
 
+VIEWER_PIXELS = 2048
+"""Longest side of the pictures of a map: at 2048 x 2048 pixels an image or confidence takes about 1 MB of the page, classes 0.2 MB."""
+
 
 @dataclass(frozen=True)
 class MapInput:
-    """One map to show.
+    """One map to show, and what to lay beside it.
+
+    Layers need not lie on the map's grid: they are warped onto it while they are read (classes by the nearest pixel, imagery bilinearly).
+    One that says nothing of its place must have the map's shape. One that does not overlap the map is refused.
 
     Attributes:
         path: GeoTIFF of class ids, uint8, with colour table and, as tag ``CLASS_NAMES``, the names of the classes.
-        scene: picture of the same ground to lay beside it: a GeoTIFF of the same extent, or a PNG or JPEG.
+        scene: picture of the same ground to lay beside it: a GeoTIFF, PNG or JPEG.
         name: what to call it; by default the file name.
+        label: reference of the same ground: class ids as the map's, 255 or its own nodata value where nothing is known.
+        confidence: highest class probability in percent, uint8, 255 = no data; by default ``<stem of path>_confidence.tif`` if it exists.
+        others: further maps of the same ground and classes, by the name to show, such as those of other models.
     """
 
     path: PathLike
     scene: PathLike | None = None
     name: str | None = None
+    label: PathLike | None = None
+    confidence: PathLike | None = None
+    others: Mapping[str, PathLike] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,8 @@ class ReportInput:
         runs: run folders, as training leaves them behind.
         evaluations: folders with ``metrics.json`` and ``gallery/``, the most important first.
         comparisons: ``comparison.json`` files, their folders, or comparisons; the first one gives the headline.
-        maps: class maps, with or without their scene.
+        maps: class maps, with or without what belongs to them.
+        assessments: ``assessment.json`` files, their folders, or assessments of maps by reference points.
         catalog: a catalog, which is read whole for it (labels and checksum too), or its summary as a ``.json`` file or mapping, with the
             keys that :func:`tilth.catalog.summary.summarise` makes (all optional), ``sensor`` and ``scheme`` in full, ``class_shares``
             ({class: fraction}), ``fingerprint``; other keys are listed as they are.
@@ -47,6 +61,7 @@ class ReportInput:
         note: one line under the title, such as who made it and when; without it the page holds no date, so equal inputs give equal bytes.
         gallery_tiles: how many tiles to show of each evaluation.
         galleries: for how many evaluations to embed pictures; the tables of the others are shown without.
+        viewer_pixels: longest side of the pictures of a map; larger maps are thinned, and the page says so.
     """
 
     title: str = "tilth report"
@@ -54,13 +69,16 @@ class ReportInput:
     evaluations: Folders = ()
     comparisons: Sequence[PathLike | Comparison] = ()
     maps: Sequence[MapInput | PathLike] = ()
+    assessments: Sequence[PathLike | AreaAssessment] = ()
     catalog: PathLike | Mapping[str, Any] | None = None
     commands: Sequence[str] = ()
     note: str | None = None
     gallery_tiles: int = 6
     galleries: int = 2
+    viewer_pixels: int = VIEWER_PIXELS
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self.runs or self.evaluations or self.comparisons or self.maps or self.catalog or self.commands)
+        parts = (self.runs, self.evaluations, self.comparisons, self.maps, self.assessments, self.catalog, self.commands)
+        return not any(parts)

@@ -1,28 +1,25 @@
-"""Reading a class map for the page: a picture, what each class covers, and where on Earth it lies."""
+"""Reading a class map for the page: its pictures, what each class covers, where on Earth it lies, and what lies beside it."""
 
 from __future__ import annotations
 
 import ast
 import json
-import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra
-from tilth.imagery.area import Transform, row_length_m, value_areas_m2
+from tilth.errors import DataError, needs_extra
+from tilth.imagery.area import value_areas_m2
 from tilth.imagery.raster import Window
-from tilth.reporting.inputs import MapInput, PathLike, Rgb
-from tilth.reporting.pictures import NEUTRAL, Picture, embed, embed_file, paint, stretch
+from tilth.reporting.ground import Grid, opened, pixel_text, round_length, row_bands
+from tilth.reporting.inputs import VIEWER_PIXELS, MapInput, PathLike, Rgb
+from tilth.reporting.layers import NOTHING, Agreement, agreement, class_names, differences, read_scene, read_values
+from tilth.reporting.pictures import NEUTRAL, embed, embed_values
+from tilth.reporting.viewer import DIFFERENCE_COLOURS, Layer, Viewer, class_rows, confidence_colours
 
 if TYPE_CHECKING:
     import numpy as np
-
-LONGEST = 1100
-_PLAIN_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -43,168 +40,194 @@ class MapView:
     Attributes:
         name: as shown.
         file: file name.
-        picture: in class colours, white where there is no data.
-        scene: picture of the same ground, or None.
+        viewer: its pictures and those of what lies beside it.
         classes: those that occur, or are named in the file.
         crs: authority code or name; None for a map without.
         pixel: size of one pixel with unit; empty without CRS.
         width: of the map, in pixels.
         height: of the map, in pixels.
+        shown: width and height of the pictures.
         nodata_share: share of pixels without data.
         bar_metres: round length on the ground for a scale bar; None without a place on Earth.
         bar_share: its length as a share of the picture's width.
+        agreements: how far reference, map and further maps agree, counted on every pixel.
     """
 
     name: str
     file: str
-    picture: Picture
-    scene: Picture | None
+    viewer: Viewer
     classes: tuple[MapClass, ...]
     crs: str | None
     pixel: str
     width: int
     height: int
+    shown: tuple[int, int]
     nodata_share: float
     bar_metres: float | None
     bar_share: float
+    agreements: tuple[Agreement, ...] = ()
 
 
-def read_map(item: MapInput | PathLike) -> MapView:
-    """Read a class map and, if named, its scene.
+@dataclass(frozen=True)
+class _Legend:
+    """Names and colours of classes by id, as far as a file tells them."""
 
-    The picture is thinned to at most 1100 pixels a side; shares and areas count every pixel, block by block, whatever the map's size.
+    names: dict[int, str]
+    colours: dict[int, Rgb]
+
+    def colour(self, value: int) -> Rgb:
+        return self.colours.get(value, NEUTRAL[value % len(NEUTRAL)])
+
+
+def read_map(item: MapInput | PathLike, longest: int = VIEWER_PIXELS) -> MapView:
+    """Read a class map and what is named beside it.
+
+    Pictures are thinned to at most ``longest`` pixels a side; shares, areas and agreements count every pixel, block by block, whatever
+    the map's size.
 
     Raises:
-        MissingFileError: map or scene does not exist.
-        UnreadableFileError: map or scene cannot be read.
-        DataError: the map is not one band of 8-bit class ids.
+        MissingFileError: the map or something beside it does not exist.
+        UnreadableFileError: it cannot be read.
+        DataError: the map is not one band of 8-bit class ids, or something beside it has other classes, another type, or lies elsewhere.
         MissingExtraError: rasterio is not installed.
     """
     with needs_extra("geo", "maps in a report"):
-        import rasterio
-        import rasterio.errors
+        import rasterio  # noqa: F401 - named here so that its absence is told in the words of this page
     import numpy as np
 
-    given = item if isinstance(item, MapInput) else MapInput(item)
+    given = _with_confidence(item if isinstance(item, MapInput) else MapInput(item))
     file = Path(given.path)
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such map; give a GeoTIFF of class ids")
-    try:
-        with _unplaced_is_fine(), rasterio.open(file) as source:
-            if source.count < 1 or source.dtypes[0] != "uint8":
-                raise DataError(f"{file}: expected 8-bit class ids in band 1, found {source.dtypes[0]}; give the class map of a prediction")
-            pixels, areas = _count(source)
-            small = source.read(1, out_shape=_small(source.height, source.width))
-            nodata = int(source.nodata) if source.nodata is not None else 255
-            names, colours = _legend(source)
-            crs, pixel = _crs_name(source), _pixel_text(source)
-            width, height = source.width, source.height
-            place = _place(source)
-            ground_m = None if place is None else row_length_m(height / 2, width, *place)
-    except rasterio.errors.RasterioError as error:
-        raise UnreadableFileError(f"{file}: cannot be read as a map: {error}") from None
-    nodata = nodata if 0 <= nodata <= 255 else 255
-    counted = int(pixels.sum() - pixels[nodata])
-    present = sorted(({int(index) for index in np.nonzero(pixels)[0]} | set(names)) - {nodata})
+    with opened(file, "map") as source:
+        if source.dtypes[0] != "uint8":
+            raise DataError(f"{file}: expected 8-bit class ids in band 1, found {source.dtypes[0]}; give the class map of a prediction")
+        grid = Grid.of(source, file, longest)
+        pixels, areas = _count(source, grid)
+        nodata = int(source.nodata) if source.nodata is not None and 0 <= source.nodata <= 255 else NOTHING
+        legend = _legend(source)
+        pixel = pixel_text(source)
+    counted = int(pixels.sum() - sum(pixels[index] for index in {nodata, NOTHING}))
+    present = sorted(({int(index) for index in np.nonzero(pixels)[0]} | set(legend.names)) - {nodata, NOTHING})
     classes = tuple(
         MapClass(
-            name=names.get(index, f"class {index}"),
-            colour=colours.get(index, NEUTRAL[index % len(NEUTRAL)]),
+            name=legend.names.get(index, f"class {index}"),
+            colour=legend.colour(index),
             pixels=int(pixels[index]),
             share=int(pixels[index]) / counted if counted else None,
             area_m2=None if areas is None else float(areas[index]),
         )
         for index in present
     )
-    table = [colours.get(index, NEUTRAL[index % len(NEUTRAL)]) for index in range(256)]
-    bar = _round_length(ground_m / 4) if ground_m else None
+    viewer, agreements = _layers(given, grid, legend, present)
+    ground_m = viewer.ground.metres if viewer.ground else None
+    bar = round_length(ground_m / 4) if ground_m else None
     return MapView(
         name=given.name or file.stem,
         file=file.name,
-        picture=embed(paint(small, table, small == nodata), "classes", LONGEST),
-        scene=_read_scene(Path(given.scene)) if given.scene else None,
+        viewer=viewer,
         classes=classes,
-        crs=crs,
+        crs=grid.crs,
         pixel=pixel,
-        width=width,
-        height=height,
+        width=grid.width,
+        height=grid.height,
+        shown=grid.shown,
         nodata_share=1 - counted / max(int(pixels.sum()), 1),
         bar_metres=bar,
         bar_share=bar / ground_m if bar and ground_m else 0.0,
+        agreements=agreements,
     )
 
 
-@contextmanager
-def _unplaced_is_fine() -> Iterator[None]:
-    """Silence rasterio's warning about files without a geotransform: the page itself says "none" for their coordinate system."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
+def _with_confidence(given: MapInput) -> MapInput:
+    """Add the confidence that a prediction leaves beside its map."""
+    beside = Path(given.path).with_name(f"{Path(given.path).stem}_confidence.tif")
+    return replace(given, confidence=beside) if given.confidence is None and beside.is_file() else given
 
 
-def _count(source: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _layers(given: MapInput, grid: Grid, legend: _Legend, present: list[int]) -> tuple[Viewer, tuple[Agreement, ...]]:
+    """Read every layer of the viewer: imagery, reference, map, further maps, confidence, differences."""
+    name, file = given.name or grid.file.stem, Path(given.path)
+    files = {"Reference": Path(given.label)} if given.label is not None else {}
+    own = "Prediction"
+    for other in given.others:
+        if other in {"Image", "Reference", "Prediction", "Confidence"}:
+            raise DataError(f"{file}: a map to compare with cannot be called {other!r}, as another layer is; give it another name")
+    files |= {own: file} | {other: Path(path) for other, path in given.others.items()}
+    values = {layer: _classes_of(path, grid, legend, layer) for layer, path in files.items()}
+    shown = {int(value) for part in values.values() for value in _distinct_values(part)} | set(present)
+    rows = class_rows(legend.names, {value: legend.colour(value) for value in sorted(shown - {NOTHING})})
+    colours = {value: colour for value, _, colour in rows}
+    layers: list[Layer] = []
+    if given.scene is not None:
+        picture = embed(read_scene(Path(given.scene), grid), "photo", max(grid.shown))
+        layers.append(Layer("Image", "picture", picture, f"Image of the ground of the map {name}", stacked=True))
+    words = {"Reference": f"Reference classes of the ground of the map {name}", own: f"Class map {name}"}
+    for layer, part in values.items():
+        picture = embed_values(part, colours, part == NOTHING)
+        layers.append(Layer(layer, "classes", picture, words.get(layer, f"Class map {layer} of the same ground"), stacked=layer == own))
+    if given.confidence is not None:
+        percent = read_values(Path(given.confidence), grid, "confidence")
+        picture = embed_values(percent, confidence_colours(), percent == NOTHING)
+        layers.append(Layer("Confidence", "confidence", picture, f"Confidence of the map {name}: dark where the model is unsure"))
+    basis = "Reference" if "Reference" in files else own
+    agreements = []
+    for layer in files:
+        if layer != basis:
+            marked = differences(values[basis], values[layer])
+            picture = embed_values(marked, DIFFERENCE_COLOURS, marked == NOTHING)
+            title = f"{'Errors' if basis == 'Reference' else 'Differences'}{'' if layer == own else f', {layer}'}"
+            alt = f"Where {layer} differs from {basis}, in red"
+            layers.append(Layer(title, "difference", picture, alt, side=not given.others or layer == own))
+            agreements.append(agreement((basis, files[basis]), (layer, files[layer]), grid))
+    width, height = grid.width, grid.height
+    return Viewer(f"Layers of the map {name}", width, height, tuple(layers), rows, grid.ground()), tuple(agreements)
+
+
+def _classes_of(file: Path, grid: Grid, legend: _Legend, layer: str) -> np.ndarray:
+    """Read a layer of classes, uint8 (h, w); one whose classes are not the map's is refused, for its colours would lie."""
+    what = "reference" if layer == "Reference" else "map"
+    if file != grid.file:
+        with opened(file, what) as source:
+            theirs = _legend(source).names
+        if theirs and legend.names and theirs != legend.names:
+            odd = next(value for value in sorted({*theirs, *legend.names}) if theirs.get(value) != legend.names.get(value))
+            raise DataError(
+                f"{file}: class {odd} is {theirs.get(odd, 'not there')!r}, but {legend.names.get(odd, 'not there')!r} in {grid.file.name}; "
+                "give layers of one class scheme"
+            )
+    values = read_values(file, grid, "reference" if layer == "Reference" else "map")
+    unknown = sorted({int(value) for value in _distinct_values(values)} - set(legend.names) - {NOTHING})
+    if unknown and legend.names and file != grid.file:
+        raise DataError(
+            f"{file}: holds class {unknown[0]}, which {grid.file.name} does not name ({len(legend.names)} classes, 255 = none); "
+            "give layers of one class scheme"
+        )
+    return values
+
+
+def _distinct_values(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+
+
+def _count(source: Any, grid: Grid) -> tuple[np.ndarray, np.ndarray | None]:
     """Count pixels, int64 (256,), and ground in m², float64 (256,) or None without a place on Earth, a band of rows at a time."""
     import numpy as np
 
-    pixels, place = np.zeros(256, np.int64), _place(source)
-    areas = None if place is None else np.zeros(256, np.float64)
-    for first, rows in _bands(source.height, source.width):
+    pixels = np.zeros(256, np.int64)
+    areas = None if grid.place is None else np.zeros(256, np.float64)
+    for first, rows in row_bands(source.height, source.width):
         block = source.read(1, window=((first, first + rows), (0, source.width)))
         pixels += np.bincount(block.ravel(), minlength=256)
-        if areas is not None and place is not None:
-            ground = value_areas_m2(block, Window(0, first, source.width, rows), *place)
+        if areas is not None and grid.place is not None:
+            ground = value_areas_m2(block, Window(0, first, source.width, rows), *grid.place)
             areas = None if ground is None else areas + ground
     return pixels, areas
 
 
-def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
-    rows = max(1, min(512, 64_000_000 // max(width, 1)))
-    for first in range(0, height, rows):
-        yield first, min(rows, height - first)
-
-
-def _place(source: Any) -> tuple[str, Transform] | None:
-    """CRS and transform, or None where the map does not say where it lies."""
-    return (source.crs.to_wkt(), tuple(source.transform)[:6]) if source.crs and not source.transform.is_identity else None
-
-
-def _crs_name(source: Any) -> str | None:
-    if not source.crs:
-        return None
-    authority = source.crs.to_authority()
-    return f"{authority[0]}:{authority[1]}" if authority else "custom CRS"
-
-
-def _pixel_text(source: Any) -> str:
-    """Size of a pixel on the map, in degrees or metres of its CRS; empty without."""
-    if not source.crs:
-        return ""
-    if source.crs.is_geographic:
-        factor, unit = 1.0, "°"
-    elif source.crs.is_projected:
-        factor, unit = float(source.crs.linear_units_factor[1]), "m"
-    else:
-        # A local grid: rasterio does not tell its unit.
-        factor, unit = 1.0, "units"
-    width, height = abs(source.transform.a) * factor, abs(source.transform.e) * factor
-    return f"{width:.6g} × {height:.6g}\u202f{unit}"  # noqa: RUF001 - the multiplication sign is meant
-
-
-def _round_length(metres: float) -> float:
-    power = 10.0 ** math.floor(math.log10(metres))
-    return float(max(factor * power for factor in (1, 2, 5) if factor * power <= metres))
-
-
-def _small(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, LONGEST / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _legend(source: Any) -> tuple[dict[int, str], dict[int, Rgb]]:
+def _legend(source: Any) -> _Legend:
     """Read class names (tag ``CLASS_NAMES``: a JSON list or {id: name}, or words between commas) and the colour table."""
-    text = (source.tags(1) | source.tags()).get("CLASS_NAMES", "")
+    text = class_names(source)
     try:
         tree: Any = json.loads(text) if text else []
     except ValueError:
@@ -216,25 +239,6 @@ def _legend(source: Any) -> tuple[dict[int, str], dict[int, Rgb]]:
     try:
         table = source.colormap(1)
     except ValueError:
-        return names, {}
+        return _Legend(names, {})
     # A palette always has 256 entries; those that are neither named nor drawn are fillers.
-    return names, {index: (entry[0], entry[1], entry[2]) for index, entry in table.items()}
-
-
-def _read_scene(file: Path) -> Picture:
-    import rasterio
-    import rasterio.errors
-
-    if file.suffix.lower() in _PLAIN_PICTURES:
-        return embed_file(file, "photo", LONGEST)
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such scene; give a GeoTIFF, PNG or JPEG of the same ground")
-    try:
-        with _unplaced_is_fine(), rasterio.open(file) as source:
-            shape = _small(source.height, source.width)
-            bands = [1, 2, 3] if source.count >= 3 else [1]
-            data = source.read(bands, out_shape=(len(bands), *shape))
-            valid = source.dataset_mask(out_shape=shape) > 0
-    except rasterio.errors.RasterioError as error:
-        raise UnreadableFileError(f"{file}: cannot be read as a scene: {error}") from None
-    return embed(stretch(data, valid), "photo", LONGEST)
+    return _Legend(names, {index: (entry[0], entry[1], entry[2]) for index, entry in table.items()})

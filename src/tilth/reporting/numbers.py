@@ -39,6 +39,19 @@ def percent(value: Any, decimals: int = 1) -> str:
     return ABSENT if number is None else f"{number * 100:.{decimals}f}{SPACE}%"
 
 
+def interval(ends: Any, decimals: int = 1) -> str:
+    """Write the ends of an interval of fractions in points of 100, in brackets; nothing where there is none.
+
+    Example:
+        >>> interval((0.4893, 0.5361))
+        '[48.9, 53.6]'
+    """
+    if ends is None or any(finite(end) is None for end in ends):
+        return ""
+    low, high = (f"{end * 100:.{decimals}f}".replace("-", "\u2212") for end in ends)
+    return f"[{low}, {high}]"
+
+
 def bare_points(value: Any, signed: bool = False) -> str:
     """Write a fraction in points of 100 with one decimal; with ``signed``, plus or a true minus before it unless it reads as zero."""
     number = finite(value)
@@ -108,13 +121,18 @@ def parameters(value: Any) -> str:
     return f"{number / 1e6:.{1 if number >= 1e6 else 2}f}{SPACE}million"
 
 
+def area_unit(square_metres: float) -> tuple[float, str]:
+    """Return the unit that reads best for an area, m², hectares or km²: its size in m² and its sign."""
+    return (1.0, "m²") if square_metres < 1e4 else (1e4, "ha") if square_metres < 1e8 else (1e6, "km²")
+
+
 def area(square_metres: Any, among: float | None = None) -> str:
     """Write an area in m², hectares or km², whichever reads best for it, or for the larger area ``among`` which it is listed."""
     number = finite(square_metres)
     if number is None:
         return ABSENT
     size = number if among is None else among
-    scale, unit = (1.0, "m²") if size < 1e4 else (1e4, "ha") if size < 1e8 else (1e6, "km²")
+    scale, unit = area_unit(size)
     decimals = 2 if size / scale < 100 else 1 if size / scale < 1000 else 0
     return f"{number / scale:,.{decimals}f}".replace(",", SPACE) + f"{SPACE}{unit}"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilth.errors import MissingFileError, UnreadableFileError
 from tilth.reporting.inputs import Rgb
@@ -57,6 +57,11 @@ def embed_file(path: str | Path, kind: Literal["photo", "classes"], longest: int
         MissingFileError: no such file.
         UnreadableFileError: it is not a picture, or is truncated.
     """
+    return embed(open_picture(path), kind, longest)
+
+
+def open_picture(path: str | Path) -> Image:
+    """Read a PNG, JPEG or other common picture as RGB; see :func:`embed_file`."""
     from PIL import Image as Pillow
 
     file = Path(path)
@@ -64,10 +69,9 @@ def embed_file(path: str | Path, kind: Literal["photo", "classes"], longest: int
         raise MissingFileError(f"{file}: no such picture; evaluate again, or leave this folder out of the report")
     try:
         with Pillow.open(file) as opened:
-            image = opened.convert("RGB")
+            return opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise UnreadableFileError(f"{file}: cannot be read as a picture: {error}") from None
-    return embed(image, kind, longest)
 
 
 def embed(image: Image, kind: Literal["photo", "classes"], longest: int) -> Picture:
@@ -79,36 +83,69 @@ def embed(image: Image, kind: Literal["photo", "classes"], longest: int) -> Pict
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         # Mixing neighbouring class colours would invent colours that are not in the legend.
         image = image.resize(size, Pillow.Resampling.NEAREST if kind == "classes" else Pillow.Resampling.LANCZOS)
-    buffer = io.BytesIO()
     if kind == "photo":
-        image.save(buffer, "JPEG", quality=86, optimize=True)
-    else:
-        exact = image.getcolors(256) is not None
-        (image.quantize(256, dither=Pillow.Dither.NONE) if exact else image).save(buffer, "PNG", optimize=True)
-    media = "jpeg" if kind == "photo" else "png"
+        return _encoded(image, "jpeg", quality=86, optimize=True)
+    exact = image.getcolors(256) is not None
+    return _encoded(image.quantize(256, dither=Pillow.Dither.NONE) if exact else image, "png", optimize=True)
+
+
+def _encoded(image: Image, media: Literal["jpeg", "png"], **options: Any) -> Picture:
+    buffer = io.BytesIO()
+    image.save(buffer, media.upper(), **options)
     uri = f"data:image/{media};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(uri, image.width, image.height, kind == "classes")
+    return Picture(uri, image.width, image.height, media == "png")
 
 
-def paint(ids: np.ndarray, colours: Sequence[Rgb], hidden: np.ndarray) -> Image:
-    """Colour class ids.
+def distinct(colours: Mapping[int, Rgb]) -> dict[int, Rgb]:
+    """Make every colour occur once, so that a value can be read back from its colour; equal colours move apart by what no eye sees.
 
     Args:
-        ids: uint8 (h, w).
-        colours: RGB of ids 0 to K-1; other ids are painted light grey.
-        hidden: bool (h, w), pixels without data; painted white.
+        colours: 8-bit RGB by value, at most 256.
 
     Returns:
-        An RGB picture (h, w).
+        The same, in order of value; of two equal colours the later one is altered.
+
+    Example:
+        >>> distinct({0: (10, 10, 10), 1: (10, 10, 10), 2: (255, 255, 255)})
+        {0: (10, 10, 10), 1: (10, 10, 11), 2: (255, 255, 255)}
+    """
+    taken: set[Rgb] = set()
+    found: dict[int, Rgb] = {}
+    for value in sorted(colours):
+        red, green, blue = colours[value]
+        step = 1 if blue < 128 else -1
+        while (red, green, blue) in taken:
+            blue += step
+        taken.add((red, green, blue))
+        found[value] = (red, green, blue)
+    return found
+
+
+def embed_values(values: np.ndarray, colours: Mapping[int, Rgb], hidden: np.ndarray) -> Picture:
+    """Embed class ids or other small numbers as palette PNG, from which the page's script reads them back exactly.
+
+    Args:
+        values: uint8 (h, w); those that are shown must have a colour.
+        colours: RGB by value, all different, see :func:`distinct`; at most 255.
+        hidden: bool (h, w), pixels without data; transparent.
     """
     import numpy as np
     from PIL import Image as Pillow
 
-    table = np.full((256, 3), 225, np.uint8)
-    table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
-    painted = table[ids]
-    painted[hidden] = 255
-    return Pillow.fromarray(painted)
+    order = sorted(colours)
+    places = np.zeros(256, np.uint8)
+    places[order] = np.arange(len(order))
+    indexes = places[values]
+    palette = [channel for value in order for channel in colours[value]]
+    options: dict[str, int] = {}
+    if hidden.any() or not order:
+        indexes[hidden] = len(order)
+        palette += [255, 255, 255]
+        options["transparency"] = len(order)
+    image = Pillow.fromarray(indexes)
+    image.putpalette(palette)
+    # On a large picture the last tenth of its size takes ten times as long.
+    return _encoded(image, "png", optimize=values.size <= 1_000_000, **options)
 
 
 def stretch(bands: np.ndarray, valid: np.ndarray) -> Image:

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from tilth.errors import UsageError
+from tilth.evaluation.area_result import AreaAssessment
 from tilth.evaluation.compare import Comparison
 from tilth.imagery.write import atomic_path
 from tilth.reporting import figures, numbers
@@ -22,13 +23,10 @@ from tilth.reporting.data import classes_of, data_section, read_catalog
 from tilth.reporting.inputs import ReportInput
 from tilth.reporting.maps import read_map
 from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
-from tilth.reporting.sections import (
-    comparison_section,
-    evaluation_section,
-    map_section,
-    reproduce_section,
-)
-from tilth.reporting.story import headline, key_numbers, score_text, steps_done
+from tilth.reporting.scores import comparison_section, evaluation_section
+from tilth.reporting.sections import area_section, map_section, reproduce_section
+from tilth.reporting.story import headline, key_numbers, score_interval, score_text, steps_done
+from tilth.reporting.viewer import confidence_payload, ramp_css
 
 _TITLES = {
     "answer": "The answer",
@@ -38,9 +36,14 @@ _TITLES = {
     "curves": "Training curves",
     "evaluation": "Evaluation",
     "map": "Map",
+    "areas": "Areas on the ground",
     "cost": "Cost",
     "reproduce": "How to reproduce it",
 }
+
+STYLES = ("style.css", "parts.css", "viewer.css", "print.css")
+SCRIPTS = ("page.js", "curves.js", "layers.js", "viewer.js", "gestures.js", "controls.js")
+"""Files of the one style sheet and the one script of the page, in order; split by purpose."""
 
 
 def build_report(inputs: ReportInput, output: str | Path) -> Path:
@@ -77,15 +80,16 @@ def build_report(inputs: ReportInput, output: str | Path) -> Path:
 def render(inputs: ReportInput) -> str:
     """Return the text of the page; see :func:`build_report`."""
     if inputs.empty:
-        raise UsageError("nothing to report; give at least one of runs, evaluations, comparisons, maps, catalog, commands")
+        raise UsageError("nothing to report; give at least one of runs, evaluations, comparisons, maps, assessments, catalog, commands")
     context = _gather(inputs)
     environment = _environment()
-    style, script = _asset("style.css"), _asset("report.js")
+    style, script = "".join(map(_asset, STYLES)).replace("--ramp-stops", ramp_css()), '"use strict";\n' + "".join(map(_asset, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     # Line ends are normalised by browsers before hashing; the assets hold none but \n.
     page = environment.get_template("report.html.jinja").render(
         title=inputs.title,
         note=inputs.note,
+        confidence_colours=confidence_payload(),
         style=Markup(style),  # noqa: S704 - our own style sheet
         script=Markup(script),  # noqa: S704 - our own script
         script_hash=f"sha256-{digest}",
@@ -100,14 +104,15 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
     runs = read_runs(inputs.runs)
     evaluations = read_evaluations(inputs.evaluations)
     comparisons = [item if isinstance(item, Comparison) else Comparison.read(item) for item in inputs.comparisons]
-    views = [read_map(item) for item in inputs.maps]
+    views = [read_map(item, inputs.viewer_pixels) for item in inputs.maps]
+    assessments = [item if isinstance(item, AreaAssessment) else AreaAssessment.read(item) for item in inputs.assessments]
     catalog = read_catalog(inputs.catalog)
     groups = configurations(runs)
     expenses = costs(runs)
     seconds = total_seconds(expenses)
-    lines = headline(comparisons, evaluations, groups, views)
+    lines = headline(comparisons, evaluations, groups, views, assessments)
     keys = key_numbers(comparisons, evaluations, views, seconds, catalog)
-    steps = steps_done(catalog, groups, evaluations, comparisons, views)
+    steps = steps_done(catalog, groups, evaluations, comparisons, views, assessments)
     rows = settings(groups)
     warnings = [(run.name, step, message) for run in runs for step, message in run.warnings]
     drawn = charts(groups, classes_of(catalog, evaluations)[0])
@@ -121,6 +126,7 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
         "curves": {"charts": drawn, "frame": frame, "warnings": warnings} if drawn or warnings else None,
         "evaluation": evaluation_section(evaluations, inputs.galleries, inputs.gallery_tiles),
         "map": map_section(views),
+        "areas": area_section(assessments),
         "cost": {"costs": expenses, "total": seconds} if expenses else None,
         "reproduce": reproduce_section(inputs.commands, groups, evaluations, catalog),
     }
@@ -153,6 +159,8 @@ def _environment() -> jinja2.Environment:
         "plain": numbers.plain,
         "cell": numbers.cell,
         "score": lambda value, metric: score_text(metric, value),
+        "interval": numbers.interval,
+        "score_interval": lambda ends, metric: score_interval(metric, ends),
         "dash": figures.dash,
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-"),
     }

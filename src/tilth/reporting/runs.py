@@ -10,7 +10,7 @@ from typing import Any
 
 from tilth.reporting import numbers
 from tilth.reporting.collect import Run, find_key, flatten, without_seed
-from tilth.reporting.figures import Chart, Format, Series, mean_curve, thin
+from tilth.reporting.figures import Chart, Format, Series, mean_curve, spread_curve, thin
 from tilth.reporting.inputs import Rgb
 
 LINE_COLOURS = 6
@@ -191,15 +191,21 @@ def charts(groups: Sequence[Configuration], classes: Sequence[tuple[str, Rgb]]) 
 def _chart(
     groups: Sequence[Configuration], name: str, kinds: tuple[str, ...], title: str, form: Format, zero: bool, text: str
 ) -> Chart | None:
-    lines = []
+    lines: list[Series] = []
     averaged = 1
     for group in groups:
-        for place, run in enumerate(group.runs):
-            curve = run.curve(name, *kinds)
-            if curve is not None:
-                thinner, size = thin(curve)
-                averaged = max(averaged, size)
-                lines.append(Series(run.name, thinner, f"var(--line-{group.number % LINE_COLOURS + 1})", place))
+        colour = f"var(--line-{group.number % LINE_COLOURS + 1})"
+        known = [(run, curve) for run in group.runs if (curve := run.curve(name, *kinds)) is not None]
+        together = spread_curve([curve for _, curve in known]) if len(known) > 1 else None
+        if together is not None:
+            mean, band, size = together
+            lines.append(Series(f"{group.name}, mean of {len(known)}", mean, colour, group.number, band))
+            averaged = max(averaged, size)
+            continue
+        for place, (run, curve) in enumerate(known):
+            thinner, size = thin(curve)
+            averaged = max(averaged, size)
+            lines.append(Series(run.name, thinner, colour, group.number if len(known) == 1 else place))
     if not lines:
         return None
     note = f"Each point is the mean of {averaged} records." if averaged > 1 else ""

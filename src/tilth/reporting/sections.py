@@ -4,117 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import yaml
 
-from tilth.evaluation.compare import Comparison
-from tilth.evaluation.result import SUMMARY_NAMES, GalleryEntry
-from tilth.reporting import figures, numbers
+from tilth.evaluation.area_result import AreaAssessment
+from tilth.reporting import diagrams, numbers
 from tilth.reporting.collect import NamedEvaluation, flatten
 from tilth.reporting.data import fingerprints
 from tilth.reporting.maps import MapView
-from tilth.reporting.pictures import Picture, embed_file
-from tilth.reporting.runs import LINE_COLOURS, Configuration
+from tilth.reporting.runs import Configuration
 
 Section = dict[str, Any]
-PICTURE_SIDE = 320
-SCORE_TITLES = {
-    "mIoU": "mean intersection over union of the classes that are present",
-    "mF1": "mean F1 of the classes that are present",
-    "OA": "overall accuracy: share of right pixels",
-    "AA": "average accuracy: mean recall of the classes that are present",
-    "kappa": "Cohen's kappa: agreement beyond chance",
-    "fwIoU": "intersection over union weighted by how often a class occurs",
-}
-
-
-def comparison_section(comparisons: Sequence[Comparison], groups: Sequence[Configuration]) -> Section | None:
-    """Prepare tables and strip plots; a group that is also a configuration of runs keeps the colour of its curves."""
-    if not comparisons:
-        return None
-    numbers_by_name = {group.name: group.number for group in groups}
-    items = []
-    for comparison in comparisons:
-        strips = [
-            figures.Strip(
-                group.name,
-                group.values,
-                group.mean,
-                group.deviation,
-                f"var(--line-{numbers_by_name.get(group.name, place) % LINE_COLOURS + 1})",
-            )
-            for place, group in enumerate(comparison.groups)
-        ]
-        classes = []
-        for name in comparison.classes:
-            values = [group.per_class_iou.get(name) for group in comparison.groups]
-            known = [value for value in values if value is not None]
-            classes.append((name, values, max(known) if len(known) > 1 else None))
-        items.append({"comparison": comparison, "svg": figures.draw_strips(strips, comparison.metric == "kappa"), "classes": classes})
-    return {"comparisons": items}
-
-
-@dataclass(frozen=True)
-class GalleryTile:
-    """One tile of a gallery with its embedded pictures; ``rank`` is "worst", "best" or empty."""
-
-    tile_id: str
-    mean_iou: float | None
-    rank: str
-    image: Picture
-    label: Picture
-    prediction: Picture
-    errors: Picture
-
-
-def evaluation_section(evaluations: Sequence[NamedEvaluation], galleries: int, tiles: int) -> Section | None:
-    """Prepare scores, confusion matrices and galleries.
-
-    Raises:
-        MissingFileError: a picture of a gallery is not there.
-        UnreadableFileError: a picture cannot be read.
-    """
-    if not evaluations:
-        return None
-    items = []
-    for place, named in enumerate(evaluations):
-        result = named.result
-        shown = place < galleries and tiles > 0
-        confusion = []
-        for row in result.confusion:
-            total = sum(row)
-            confusion.append([(count, count / total if total else None) for count in row])
-        items.append(
-            {
-                "name": named.name,
-                "result": result,
-                "scores": [(name, result.scores.named()[name]) for name in SUMMARY_NAMES],
-                "confusion": confusion,
-                "absent": any(row.absent for row in result.per_class),
-                "gallery": _gallery(named, tiles) if shown else [],
-                "withheld": 0 if shown else 4 * len(result.gallery),
-            }
-        )
-    return {"evaluations": items, "score_names": SUMMARY_NAMES, "score_titles": SCORE_TITLES}
-
-
-def _gallery(named: NamedEvaluation, most: int) -> list[GalleryTile]:
-    """Embed the worst and the best tiles, ``most`` together."""
-    entries: list[GalleryEntry] = list(named.result.gallery)
-    if len(entries) > most:
-        worst = (most + 1) // 2
-        entries = entries[:worst] + entries[len(entries) - (most - worst) :]
-    tiles = []
-    for place, entry in enumerate(entries):
-        rank = "" if len(entries) < 2 else "worst" if place == 0 else "best" if place == len(entries) - 1 else ""
-        pictures = {
-            name: embed_file(named.folder / getattr(entry, name), "photo" if name == "image" else "classes", PICTURE_SIDE)
-            for name in ("image", "label", "prediction", "errors")
-        }
-        tiles.append(GalleryTile(entry.tile_id, entry.mean_iou, rank, **pictures))
-    return tiles
 
 
 def map_section(views: Sequence[MapView]) -> Section | None:
@@ -127,13 +29,63 @@ def map_section(views: Sequence[MapView]) -> Section | None:
             ("File", view.file),
             ("Coordinate system", view.crs or "none"),
             ("Pixel size", view.pixel),
-            ("Size", f"{numbers.whole(view.width)} × {numbers.whole(view.height)} pixels"),  # noqa: RUF001 - the multiplication sign is meant
+            ("Size", f"{_size(view.width, view.height)} pixels"),
             ("Without data", numbers.percent(view.nodata_share)),
         ]
+        for item in view.agreements:
+            share = numbers.percent(item.same / item.pixels) if item.pixels else numbers.ABSENT
+            facts.append((f"{item.second} agrees with {item.first.lower()}", share))
+        thinned = f"The pictures are thinned to {_size(*view.shown)} pixels; all numbers count every pixel of the map."
         record = {field.name: getattr(view, field.name) for field in fields(view)}
         total = sum(item.area_m2 or 0.0 for item in view.classes)
-        shown.append(record | {"facts": [(label, value) for label, value in facts if value], "area_m2": total})
+        record |= {"facts": [(label, value) for label, value in facts if value], "area_m2": total}
+        shown.append(record | {"thinned": thinned if view.shown != (view.width, view.height) else ""})
     return {"maps": shown}
+
+
+def _size(width: int, height: int) -> str:
+    return f"{numbers.whole(width)} × {numbers.whole(height)}"  # noqa: RUF001 - the multiplication sign is meant
+
+
+def area_section(assessments: Sequence[AreaAssessment]) -> Section | None:
+    """Prepare the areas that reference points support: chart, table, error matrix, and in words what they mean."""
+    return {"assessments": [_assessment(item) for item in assessments]} if assessments else None
+
+
+def _assessment(found: AreaAssessment) -> dict[str, Any]:
+    placed = all(item.area_m2 is not None for item in found.classes)
+    largest = max((max(item.area_m2 or 0, item.mapped_area_m2 or 0) for item in found.classes), default=0.0)
+    scale, unit = numbers.area_unit(largest) if placed else (0.01, "%")
+    bars, rows, apart = [], [], []
+    for item in found.classes:
+        mapped, estimate = (item.mapped_area_m2, item.area_m2) if placed else (item.mapped_share, item.area_share)
+        ends = item.area_interval_m2 if placed else item.area_share_interval
+        interval = (ends[0] / scale, ends[1] / scale) if ends else None
+        colour = item.colour
+        bars.append(
+            diagrams.AreaBar(
+                item.name,
+                None if mapped is None else mapped / scale,
+                None if estimate is None else estimate / scale,
+                interval,
+                colour,
+            )
+        )
+        written = [numbers.area(value, largest) if placed else numbers.percent(value) for value in (mapped, estimate, *(ends or ()))]
+        between = " to ".join(written[2:]) or numbers.ABSENT
+        rows.append({"item": item, "mapped": written[0], "estimate": written[1], "between": between})
+        if ends and mapped is not None and not ends[0] <= mapped <= ends[1]:
+            apart.append(item.name)
+    matrix = [(item.name, row) for item, row in zip(found.classes, found.error_matrix, strict=True)]
+    return {
+        "found": found,
+        "svg": diagrams.draw_areas(bars, unit),
+        "rows": rows,
+        "apart": ", ".join(apart),
+        "matrix": matrix,
+        "left_out": ", ".join(f"{numbers.whole(count)} {reason}" for reason, count in found.left_out.items() if count),
+        "coloured": all(item.colour for item in found.classes),
+    }
 
 
 def reproduce_section(

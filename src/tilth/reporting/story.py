@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tilth.evaluation.area_result import AreaAssessment
 from tilth.evaluation.compare import Comparison
 from tilth.reporting import numbers
 from tilth.reporting.collect import NamedEvaluation
@@ -43,6 +44,14 @@ def score_text(metric: str, value: Any, deviation: Any = None) -> str:
     return f"{float(value) * 100:.1f} {numbers.spread(deviation)}{numbers.SPACE}%"
 
 
+def score_interval(metric: str, ends: tuple[float, float] | None) -> str:
+    """Write the ends of a score's interval in brackets, in the unit of :func:`score_text`; nothing where there is none."""
+    if metric != "kappa" or ends is None:
+        return numbers.interval(ends)
+    low, high = (f"{end:.2f}".replace("-", "\u2212") for end in ends)
+    return f"[{low}, {high}]"
+
+
 def nice(verdict: str) -> str:
     """Set a verdict for reading: true signs, a capital where it does not begin with a name, a full stop."""
     text = re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", verdict.replace("+-", "±").strip())
@@ -51,7 +60,11 @@ def nice(verdict: str) -> str:
 
 
 def headline(
-    comparisons: Sequence[Comparison], evaluations: Sequence[NamedEvaluation], groups: Sequence[Configuration], maps: Sequence[MapView]
+    comparisons: Sequence[Comparison],
+    evaluations: Sequence[NamedEvaluation],
+    groups: Sequence[Configuration],
+    maps: Sequence[MapView],
+    assessments: Sequence[AreaAssessment] = (),
 ) -> list[str]:
     """Answer first: the verdicts of the first comparison, else the main score, else what there is; one sentence an item."""
     if comparisons:
@@ -72,9 +85,20 @@ def headline(
             f"(step {numbers.whole(curve.steps[-1])}){best}.",
             "Validation tiles were seen while training was watched; evaluate on held-back tiles for a number to rely on.",
         ]
+    if assessments:
+        return [_from_assessment(item) for item in assessments]
     if maps:
         return [_from_map(view) for view in maps]
     return []
+
+
+def _from_assessment(found: AreaAssessment) -> str:
+    between = found.overall_interval
+    sure = f" (95 % interval {numbers.percent(between[0])} to {numbers.percent(between[1])})" if between else ""
+    return (
+        f"The map {found.map} is right on {numbers.percent(found.overall_accuracy)} of its ground{sure}, "
+        f"judged by {_count(found.samples, 'reference point')}."
+    )
 
 
 def _from_evaluation(named: NamedEvaluation, number: int) -> list[str]:
@@ -159,6 +183,7 @@ def steps_done(
     evaluations: Sequence[NamedEvaluation],
     comparisons: Sequence[Comparison],
     maps: Sequence[MapView],
+    assessments: Sequence[AreaAssessment] = (),
 ) -> list[tuple[str, str]]:
     """Tell in plain words what was done, as far as the inputs show it: (stage, sentence)."""
     told: list[tuple[str, str]] = []
@@ -189,6 +214,10 @@ def steps_done(
     ]
     if maps:
         told.append(("Map", f"{_count(len(maps), 'scene')} classified pixel by pixel and written as GeoTIFF."))
+    told += [
+        ("Areas", f"Ground of the map {item.map} estimated from {_count(item.samples, 'reference point')}, a stratified random sample.")
+        for item in assessments
+    ]
     return told
 
 

@@ -1,59 +1,3 @@
-"use strict";
-document.documentElement.classList.add("scripted");
-
-// Page colours: follow the system until the reader chooses.
-const theme = document.getElementById("theme");
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
-function isDark() {
-  return (document.documentElement.dataset.theme || (systemDark.matches ? "dark" : "light")) === "dark";
-}
-function labelTheme() {
-  theme.textContent = isDark() ? "Light page" : "Dark page";
-  theme.setAttribute("aria-pressed", String(isDark()));
-}
-theme.addEventListener("click", () => {
-  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-  labelTheme();
-});
-systemDark.addEventListener("change", labelTheme);
-labelTheme();
-
-// Paper cannot be unfolded, so print everything except the numbers under charts, which the style sheet leaves out.
-let unfolded = [];
-addEventListener("beforeprint", () => {
-  unfolded = [...document.querySelectorAll("details.part:not([open])")];
-  for (const item of unfolded) item.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const item of unfolded) item.open = false;
-});
-
-for (const button of document.querySelectorAll(".copy")) {
-  button.addEventListener("click", () => {
-    const text = button.nextElementSibling;
-    const done = () => { button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy"; }, 1500); };
-    const select = () => { getSelection().selectAllChildren(text); };
-    if (navigator.clipboard) navigator.clipboard.writeText(text.textContent).then(done, select);
-    else select();
-  });
-}
-
-for (const slider of document.querySelectorAll(".blend input")) {
-  const over = slider.closest("figure").querySelector(".over");
-  slider.addEventListener("input", () => { over.style.opacity = slider.value / 100; });
-}
-
-// Mark the section being read.
-const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    for (const link of links.values()) link.removeAttribute("aria-current");
-    links.get(entry.target.id)?.setAttribute("aria-current", "true");
-  }
-}, { rootMargin: "0px 0px -70% 0px" });
-for (const section of document.querySelectorAll("main section")) watcher.observe(section);
-
 // Curves: read values, zoom, hide lines. The drawing itself was made with the page; it is drawn anew only after a zoom.
 function niceTicks(low, high, count) {
   const raw = (high - low) / count;
@@ -92,7 +36,7 @@ function enliven(figure) {
   const status = figure.querySelector("[role=status]");
   const reset = plot.querySelector(".reset");
   const [width, height, left, right, top, bottom] = plot.dataset.frame.split(",").map(Number);
-  const steps = [...new Set(data.series.flatMap((line) => line.x))].sort((a, b) => a - b);
+  const steps = [...new Set(data.series.flatMap((line) => [...line.x, ...(line.seeds || []).flatMap((seed) => seed.x)]))].sort((a, b) => a - b);
   const full = [data.low, Math.max(steps.at(-1), data.low + 1)];
   let [low, high] = full;
   let at = -1;
@@ -105,7 +49,11 @@ function enliven(figure) {
   plot.setAttribute("aria-label", `${figure.querySelector("h3").textContent}: arrow keys read values, plus and minus zoom, 0 shows all`);
 
   function draw() {
-    const values = data.series.flatMap((line, k) => shown[k] ? line.y.filter((_, i) => line.x[i] >= low && line.x[i] <= high) : []);
+    const inside = (steps, values) => values.filter((_, i) => steps[i] >= low && steps[i] <= high);
+    const values = data.series.flatMap((line, k) => !shown[k] ? [] : [
+      ...inside(line.x, line.y), ...inside(line.x, line.low || []), ...inside(line.x, line.high || []),
+      ...(line.seeds || []).flatMap((seed) => inside(seed.x, seed.y)),
+    ]);
     if (!values.length) values.push(0, 1);
     let bottomValue = Math.min(...values, ...(data.zero ? [0] : []));
     let topValue = Math.max(...values);
@@ -122,17 +70,22 @@ function enliven(figure) {
       axes.append(make("text", { x: across(step), y: height - bottom + 18, "text-anchor": "middle" }, Number.isInteger(step) ? grouped(step) : String(step)));
     }
     axes.append(make("text", { x: left - 8, y: height - bottom + 18, "text-anchor": "end" }, "step"));
+    const path = (steps, values) => steps.map((x, i) => [x, values[i]]).filter(([x]) => x >= low && x <= high)
+      .map(([x, y]) => `${across(x).toFixed(1)},${down(y).toFixed(1)}`);
     data.series.forEach((line, k) => {
-      const node = curves.children[k];
-      node.style.display = shown[k] ? "" : "none";
-      if (node.tagName === "circle") {
-        node.setAttribute("cx", across(line.x[0]));
-        node.setAttribute("cy", down(line.y[0]));
-        if (line.x[0] < low || line.x[0] > high) node.style.display = "none";
+      const group = curves.children[k];
+      group.style.display = shown[k] ? "" : "none";
+      const main = group.querySelector(".curve");
+      if (main.tagName === "circle") {
+        main.setAttribute("cx", across(line.x[0]));
+        main.setAttribute("cy", down(line.y[0]));
+        main.style.display = line.x[0] < low || line.x[0] > high ? "none" : "";
         return;
       }
-      const inside = line.x.map((x, i) => i).filter((i) => line.x[i] >= low && line.x[i] <= high);
-      node.setAttribute("points", inside.map((i) => `${across(line.x[i]).toFixed(1)},${down(line.y[i]).toFixed(1)}`).join(" "));
+      main.setAttribute("points", path(line.x, line.y).join(" "));
+      if (!line.seeds) return;
+      group.querySelector(".band").setAttribute("points", [...path(line.x, line.high), ...path(line.x, line.low).reverse()].join(" "));
+      group.querySelectorAll(".seed").forEach((node, i) => node.setAttribute("points", path(line.seeds[i].x, line.seeds[i].y).join(" ")));
     });
     reset.hidden = low === full[0] && high === full[1];
   }
@@ -146,7 +99,8 @@ function enliven(figure) {
     const said = [];
     data.series.forEach((line, k) => {
       const i = line.x.findLastIndex((x) => x <= step);
-      const text = i < 0 || !shown[k] ? "" : valueText(line.y[i], data.form);
+      const range = i >= 0 && line.low ? ` (${valueText(line.low[i], data.form)} to ${valueText(line.high[i], data.form)})` : "";
+      const text = i < 0 || !shown[k] ? "" : valueText(line.y[i], data.form) + range;
       buttons[k].querySelector(".value").textContent = text;
       if (text) said.push(`${buttons[k].textContent.slice(0, -text.length)} ${text}`);
     });
@@ -218,3 +172,4 @@ function enliven(figure) {
   }));
 }
 for (const figure of document.querySelectorAll(".charts .chart")) enliven(figure);
+
