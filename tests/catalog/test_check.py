@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tilth.catalog import check as check_module
+from tilth.catalog import check_tile
 from tilth.catalog.build import build_catalog
 from tilth.catalog.check import check_catalog
 from tilth.catalog.config import BuildConfig
@@ -171,8 +171,8 @@ def test_pixels_in_two_splits_are_an_error(splits, expected):
 
 def test_every_tile_is_read_once(catalog, monkeypatch):
     reads = []
-    original = check_module.read_pixels
-    monkeypatch.setattr(check_module, "read_pixels", lambda *arguments: reads.append(arguments) or original(*arguments))
+    original = check_tile.read_pixels
+    monkeypatch.setattr(check_tile, "read_pixels", lambda *arguments: reads.append(arguments) or original(*arguments))
     ticks = []
     check_catalog(catalog, progress=lambda done, total: ticks.append((done, total)))
     assert len(reads) == len(set(reads)) == 8

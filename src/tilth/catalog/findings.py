@@ -49,9 +49,27 @@ KINDS: dict[str, Severity] = {
     "no data": "error",
     "constant": "error",
     "split overlap": "error",
+    "same ground in two splits": "error",
+    "duplicate in two splits": "error",
+    "near duplicate in two splits": "error",
+    "duplicate": "warning",
+    "near duplicate": "warning",
+    "scaling": "warning",
+    "band order": "warning",
+    "constant band": "warning",
+    "mixed CRS": "warning",
+    "no CRS": "warning",
+    "mixed resolution": "warning",
+    "part empty": "warning",
     "all ignored": "warning",
     "class absent": "warning",
+    "class absent in split": "warning",
+    "rare class": "warning",
 }
+"""Kinds of findings and how bad they are, in the order in which a summary lists them."""
+
+DROPPED = ("duplicate",)
+"""Kinds of warnings whose tiles a clean catalog leaves out, too."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +104,13 @@ class CheckReport:
         return tuple(item for item in self.findings if item.severity == "warning")
 
     def sound(self, catalog: Catalog) -> Catalog:
-        """Keep the tiles of the checked catalog that have no error."""
-        bad = {item.tile_id for item in self.errors}
+        """Keep the tiles of the checked catalog that have no error, and of tiles with the same pixels one.
+
+        What concerns two tiles is found at one of them, and only that one goes. Where pixels, a picture or ground lie in two splits, it is
+        the tile of the larger split, as in splitting, so that small validation sets stay what they are; within one split, the first tile
+        stays. Near duplicates within one split stay: they are other pixels. Several windows of one image in two splits lose the earlier.
+        """
+        bad = {item.tile_id for item in self.findings if item.severity == "error" or item.what in DROPPED}
         return catalog.take([index for index, name in enumerate(catalog.column("tile_id")) if name not in bad])
 
     def to_json(self) -> str:

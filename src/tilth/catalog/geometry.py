@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _NEED = "footprints"
 
+# Footprints looked up or measured at once: bounds memory.
+_ASKED = 1 << 16
+
 
 def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> list[Window]:
     """Cover a raster with square windows, row by row.
@@ -111,8 +114,13 @@ def footprint_centres(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.stack([bounds[:, 0] + bounds[:, 2], bounds[:, 1] + bounds[:, 3]], axis=1) / 2
 
 
-def overlapping_pairs(geometry: pa.ChunkedArray) -> NDArray[np.int64]:
+def overlapping_pairs(geometry: pa.ChunkedArray, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Find tiles that see common ground; sharing a border does not count.
+
+    Args:
+        geometry: WKB footprints of N tiles.
+        groups: int64 (N,); only pairs of different groups are looked for, and tiles of a negative group are left out. The largest group
+            should have the smallest number: it is searched, not searched for.
 
     Returns:
         (M, 2) positions, the first smaller than the second.
@@ -121,14 +129,67 @@ def overlapping_pairs(geometry: pa.ChunkedArray) -> NDArray[np.int64]:
         import shapely
 
     shapes = shapely.from_wkb(geometry.to_numpy())
-    known = np.flatnonzero(~shapely.is_missing(shapes))
+    known = ~shapely.is_missing(shapes)
+    places = np.flatnonzero(known if groups is None else known & (groups >= 0))
+    if not places.size:
+        return np.zeros((0, 2), dtype=np.int64)
+    kinds = None if groups is None else groups[places]
+    shapes = shapes[places]
     # Shrunk a little, so that neighbours that only touch do not meet through rounding.
-    centres = shapely.get_coordinates(shapely.centroid(shapes[known]))
-    coordinates, owner = shapely.get_coordinates(shapes[known], return_index=True)
-    shrunk = shapely.set_coordinates(shapes[known], centres[owner] + (coordinates - centres[owner]) * 0.998)
-    first, second = shapely.STRtree(shrunk).query(shrunk, predicate="intersects")
-    pairs: NDArray[np.int64] = np.stack([known[first], known[second]], axis=1)[first < second]
-    return pairs
+    centres = shapely.get_coordinates(shapely.centroid(shapes))
+    coordinates, owner = shapely.get_coordinates(shapes, return_index=True)
+    shrunk = shapely.set_coordinates(shapes, centres[owner] + (coordinates - centres[owner]) * 0.998)
+    tree = shapely.STRtree(shrunk)
+    asked = np.arange(places.size) if kinds is None else np.flatnonzero(kinds != kinds.min())
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for part in np.array_split(asked, max(1, -(-asked.size // _ASKED))):
+        first, second = tree.query(shrunk[part], predicate="intersects")
+        first = part[first]
+        # Where both sides ask, each pair comes twice.
+        kept = first < second if kinds is None else (kinds[first] != kinds[second]) & ((first < second) | (kinds[second] == kinds.min()))
+        pair = np.stack([first[kept], second[kept]], axis=1)
+        found.append(places[np.sort(pair, axis=1)])
+    return np.concatenate(found)
+
+
+def footprint_areas_m2(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Ground that each footprint covers, in square metres: float64 (N,), NaN without a footprint."""
+    with needs_extra("geo", _NEED):
+        import shapely
+
+    areas = np.full(len(geometry), np.nan)
+    shapes = shapely.from_wkb(geometry.to_numpy())
+    known = np.flatnonzero(~shapely.is_missing(shapes))
+    for part in np.array_split(known, max(1, -(-known.size // _ASKED))):
+        areas[part] = shapely.area(_on_equal_area(shapes[part]))
+    return areas
+
+
+def shared_areas_m2(geometry: pa.ChunkedArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ground that pairs of footprints share, in square metres.
+
+    Args:
+        geometry: WKB footprints.
+        pairs: (M, 2) positions of footprints that are there.
+
+    Returns:
+        float64 (M,).
+    """
+    with needs_extra("geo", _NEED):
+        import shapely
+
+    used, places = np.unique(pairs, return_inverse=True)
+    shapes = _on_equal_area(shapely.from_wkb(geometry.take(used).to_numpy()))
+    first, second = places.reshape(-1, 2).T
+    areas: NDArray[np.float64] = shapely.area(shapely.intersection(shapes[first], shapes[second]))
+    return areas
+
+
+def _on_equal_area(shapes: Any) -> Any:
+    """Project polygons in longitude and latitude so that their area is that on the ground, in square metres."""
+    import shapely
+
+    return shapely.transform(shapes, lambda degrees: np.stack(equal_area(degrees[:, 0], degrees[:, 1]), axis=1))
 
 
 def covered_km2(geometry: pa.ChunkedArray) -> float:
@@ -139,7 +200,4 @@ def covered_km2(geometry: pa.ChunkedArray) -> float:
     with needs_extra("geo", _NEED):
         import shapely
 
-    projected = shapely.transform(
-        shapely.from_wkb(known.to_numpy()), lambda degrees: np.stack(equal_area(degrees[:, 0], degrees[:, 1]), axis=1)
-    )
-    return float(shapely.union_all(projected).area / 1e6)
+    return float(shapely.union_all(_on_equal_area(shapely.from_wkb(known.to_numpy()))).area / 1e6)

@@ -1,16 +1,21 @@
 """Where files lie: absolute in memory, relative to the catalog file on disk, so that a tree can be moved as a whole."""
 
-# Paths are strings here: catalogs hold 100,000 of them, and pathlib takes ten times as long.
-# ruff: noqa: PTH100, PTH117, PTH118, PTH120
+# Paths are strings here, changed as whole columns: catalogs hold a million of them, and pathlib takes a hundred times as long.
+# ruff: noqa: PTH100, PTH117, PTH118, PTH120, PTH202
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+_SEPARATORS = re.escape(os.sep + (os.altsep or ""))
+_NAME = f"[^{_SEPARATORS}]*$"
+_FOLDER = f"(?s)^.*[{_SEPARATORS}]"
 
 
 def is_remote(uri: str) -> bool:
@@ -52,8 +57,15 @@ def make_real(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return _map_parents(uris, os.path.realpath, os.path.isabs)
 
 
+def distinct_folders(uris: pa.ChunkedArray) -> list[str]:
+    """List the folders that local files lie in, each once, with the separator at their end."""
+    local = uris.filter(pc.invert(_are_remote(uris)))
+    found: list[str] = pc.unique(pc.replace_substring_regex(local, _NAME, "")).to_pylist()
+    return found
+
+
 def common_folder(uris: Iterable[str]) -> str:
-    """Find the deepest folder that holds all local files of a list; empty when there are none."""
+    """Find the deepest folder that holds all local files, or folders with a separator at their end; empty when there are none."""
     parents = {os.path.dirname(uri) for uri in uris if not is_remote(uri)}
     try:
         return os.path.commonpath(parents) if parents else ""
@@ -61,19 +73,38 @@ def common_folder(uris: Iterable[str]) -> str:
         return ""
 
 
+def file_size(uri: str) -> int:
+    """Size of a local file in bytes; -1 where there is none."""
+    try:
+        return os.path.getsize(uri)
+    except OSError:
+        return -1
+
+
 def _map_parents(uris: pa.ChunkedArray, change: Callable[[str], str], concerned: Callable[[str], bool]) -> pa.ChunkedArray:
-    """Apply a function to the parent folders of distinct local paths; each folder is looked at once, however many files it has."""
-    encoded = pc.dictionary_encode(uris).combine_chunks()
+    """Apply a function to the parent folders of local paths; each folder is looked at once, however many files it has."""
+    folders = _encoded(pc.replace_substring_regex(uris, _NAME, ""))
+    prefixes = folders.dictionary.to_pylist()
+    changed = [_prefix(change(os.path.split(prefix)[0])) if concerned(prefix) else prefix for prefix in prefixes]
+    moved = pa.array(changed, pa.string()).take(folders.indices)
+    names = pc.replace_substring_regex(uris, _FOLDER, "").combine_chunks()
+    remote = _are_remote(uris).combine_chunks()
+    return pa.chunked_array([pc.if_else(remote, uris.combine_chunks(), pc.binary_join_element_wise(moved, names, ""))])
+
+
+def _are_remote(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Do what :func:`is_remote` does for a column."""
+    return pc.or_(pc.match_substring(uris, "://"), pc.starts_with(uris, "/vsi"))
+
+
+def _prefix(folder: str) -> str:
+    """What stands before the names of files in a folder."""
+    return "" if folder in ("", ".") else os.path.join(folder, "x")[:-1]
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Distinct values of a column and where they stand."""
+    encoded = pc.dictionary_encode(column).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-    folders: dict[str, str] = {}
-    changed = []
-    for uri in encoded.dictionary.to_pylist():
-        if is_remote(uri) or not concerned(uri):
-            changed.append(uri)
-            continue
-        parent, name = os.path.split(uri)
-        if parent not in folders:
-            folders[parent] = change(parent)
-        changed.append(os.path.join(folders[parent], name) if folders[parent] not in ("", ".") else name)
-    return pa.chunked_array([pa.array(changed, pa.string()).take(encoded.indices)])
+    return encoded

@@ -56,6 +56,8 @@ def read_scene(file: Path, grid: Grid) -> Image:
     from rasterio.enums import Resampling
 
     with opened(file, "scene") as source, _on_grid(source, file, "scene", grid, thin=True) as placed:
+        if source.dtypes[0].startswith("complex"):
+            raise DataError(f"{file}: complex numbers ({source.dtypes[0]}); give a picture of amplitude or decibels as scene")
         bands = _shown_bands(source)
         size = grid.shown[1], grid.shown[0]
         # Thinned by averaging over what a pixel of the page covers: the nearest pixel alone would flicker.
@@ -116,7 +118,7 @@ def differences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return marked
 
 
-def class_names(source: Any) -> str:
+def names_tag(source: Any) -> str:
     """Return the text of the tag ``CLASS_NAMES``, of band or file; empty without."""
     return str((source.tags(1) | source.tags()).get("CLASS_NAMES", ""))
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import DataError, needs_extra
 from tilth.imagery.area import value_areas_m2
+from tilth.imagery.class_map import class_names
 from tilth.imagery.raster import Window
 from tilth.reporting.ground import Grid, opened, pixel_text, round_length, row_bands
 from tilth.reporting.inputs import VIEWER_PIXELS, MapInput, PathLike, Rgb
-from tilth.reporting.layers import NOTHING, Agreement, agreement, class_names, differences, read_scene, read_values
+from tilth.reporting.layers import NOTHING, Agreement, agreement, differences, names_tag, read_scene, read_values
 from tilth.reporting.pictures import NEUTRAL, embed, embed_values
 from tilth.reporting.viewer import DIFFERENCE_COLOURS, Layer, Viewer, class_rows, confidence_colours
 
@@ -98,8 +96,9 @@ def read_map(item: MapInput | PathLike, longest: int = VIEWER_PIXELS) -> MapView
     given = _with_confidence(item if isinstance(item, MapInput) else MapInput(item))
     file = Path(given.path)
     with opened(file, "map") as source:
-        if source.dtypes[0] != "uint8":
-            raise DataError(f"{file}: expected 8-bit class ids in band 1, found {source.dtypes[0]}; give the class map of a prediction")
+        if source.dtypes[0] != "uint8" or source.count != 1:
+            found = f"{source.count} band{'s' * (source.count > 1)} of {source.dtypes[0]}"
+            raise DataError(f"{file}: expected one band of 8-bit class ids, found {found}; give the class map of a prediction")
         grid = Grid.of(source, file, longest)
         pixels, areas = _count(source, grid)
         nodata = int(source.nodata) if source.nodata is not None and 0 <= source.nodata <= 255 else NOTHING
@@ -226,16 +225,8 @@ def _count(source: Any, grid: Grid) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _legend(source: Any) -> _Legend:
-    """Read class names (tag ``CLASS_NAMES``: a JSON list or {id: name}, or words between commas) and the colour table."""
-    text = class_names(source)
-    try:
-        tree: Any = json.loads(text) if text else []
-    except ValueError:
-        try:
-            tree = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            tree = [part.strip() for part in text.split(",")]
-    names = {int(key): str(value) for key, value in tree.items()} if isinstance(tree, Mapping) else {i: str(v) for i, v in enumerate(tree)}
+    """Read class names and the colour table."""
+    names = class_names(names_tag(source))
     try:
         table = source.colormap(1)
     except ValueError:

@@ -10,6 +10,7 @@ import pydantic
 from tilth.catalog.config import BuildConfig, Duplicates, SplitConfig
 from tilth.config import Config
 from tilth.verbs.console import Console
+from tilth.verbs.options import CatalogFile, PictureFile
 from tilth.verbs.registry import Result, verb
 
 _LISTED_FINDINGS = 5
@@ -20,7 +21,7 @@ class CatalogBuildOptions(BuildConfig):
     """Options of ``tilth catalog build``."""
 
     inputs: tuple[str, ...] = pydantic.Field(min_length=1, json_schema_extra={"positional": True}, description="folders or files of images")
-    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
 
 
 class CatalogCheckOptions(Config):
@@ -32,21 +33,21 @@ class CatalogCheckOptions(Config):
     duplicates: Duplicates = pydantic.Field("near", description="duplicates to look for: near, exact (the same pixels) or none")
     threads: int | None = pydantic.Field(None, ge=1, description="files read at once; by default one a core, at most 8")
     out: Path | None = pydantic.Field(None, description="JSON file for all findings")
-    clean: Path | None = pydantic.Field(None, description="catalog file for the tiles without an error, one of each duplicate")
+    clean: CatalogFile | None = pydantic.Field(None, description="catalog file for the tiles without an error, one of each duplicate")
 
 
 class CatalogSplitOptions(SplitConfig):
     """Options of ``tilth catalog split``."""
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to split")
-    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
 
 
 class CatalogShowOptions(Config):
     """Options of ``tilth catalog show``."""
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to show")
-    out: Path | None = pydantic.Field(None, description="contact sheet to write, .png")
+    out: PictureFile | None = pydantic.Field(None, description="contact sheet to write, .png")
     count: int = pydantic.Field(24, ge=1, le=400, description="tiles on the contact sheet")
     seed: int = pydantic.Field(0, description="another seed shows other tiles")
     labels: bool = pydantic.Field(True, description="count classes, which reads every label")
@@ -62,21 +63,24 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
     from tilth.catalog.build import build_catalog
     from tilth.catalog.discover import Problem
     from tilth.catalog.table import Catalog
+    from tilth.catalog.uris import absolute_uri
+    from tilth.imagery.files import new_folder
 
     problems: list[Problem] = []
     notes: list[str] = []
     derived = options.derived or str(options.out.with_name(f"{options.out.stem}_files"))
-    catalog: Catalog = build_catalog(
-        options.model_copy(update={"derived": derived}),
-        problems=problems,
-        notes=notes,
-        progress=lambda done, total: console.status(f"reading headers and making labels {done}/{total}"),
-    )
-    for note in notes:
-        console.warn(note)
-    for problem in problems:
-        console.warn(f"left out {problem.file}: {problem.reason}")
-    catalog.save(options.out)
+    with new_folder(Path(absolute_uri(derived))):
+        catalog: Catalog = build_catalog(
+            options.model_copy(update={"derived": derived}),
+            problems=problems,
+            notes=notes,
+            progress=lambda done, total: console.status(f"reading headers and making labels {done}/{total}"),
+        )
+        for note in notes:
+            console.warn(note)
+        for problem in problems:
+            console.warn(f"left out {problem.file}: {problem.reason}")
+        catalog.save(options.out)
     splits = ", ".join(f"{name or 'no split'} {count}" for name, count in catalog.counts("split").items())
     return Result(
         summary=(f"{len(catalog)} tiles, {len(catalog.labelled())} with labels ({splits}); {len(problems)} files left out",),
