@@ -291,7 +291,7 @@ def test_the_folder_is_left_as_it_was(tmp_path: Path):
 
 def test_everything_found_is_written_as_json(tmp_path: Path):
     pairs(tmp_path / "set")
-    result = tilth.inspect(folder=tmp_path / "set", json=tmp_path / "found.json")
+    result = tilth.inspect(folder=tmp_path / "set", facts=tmp_path / "found.json")
     written = json.loads((tmp_path / "found.json").read_text())
     assert (written["kind"], written["traps"]) == (result.values["kind"], result.values["traps"])
     assert result.outputs == {"findings": tmp_path / "found.json"}

@@ -155,7 +155,7 @@ def test_codes_and_colours_become_class_ids(
 def test_the_whole_starter_trains_and_scores(tmp_path: Path):
     root = tmp_path / "set"
     listed_splits(root)
-    assert main(["inspect", str(root), "--out", str(tmp_path / "starter"), "--json", str(tmp_path / "found.json")]) == 0
+    assert main(["inspect", str(root), "--out", str(tmp_path / "starter"), "--facts", str(tmp_path / "found.json")]) == 0
     done = tilth.run(recipe=str(tmp_path / "starter" / "recipe.yaml"), out=tmp_path / "run", values={"steps": 1})
     assert done.values["done"] == ["build", "check", "show", "train", "score"]
     assert (tmp_path / "run" / "scores" / "metrics.json").is_file()

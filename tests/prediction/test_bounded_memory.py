@@ -11,7 +11,8 @@ import torch
 from support.tiny_models import TinySegmenter
 from tilth.imagery.read import Pixels, Window
 from tilth.models.inference import evaluating
-from tilth.prediction.strips import Grid, predict_strips
+from tilth.prediction.grid import Grid
+from tilth.prediction.strips import Manner, predict_strips
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ for height, width in ((600, 600), (6000, 600), (600, 6000)):
         for row in range(0, height, 200):
             block = np.random.default_rng(0).integers(20, 250, (3, 200, width), dtype=np.uint8)
             dataset.write(block, window=((row, row + 200), (0, width)))
-    predict_scene(TinySegmenter(), f"{folder}/scene.tif", f"{folder}/map.tif", window=256, overlap=16, panel=512)
+    predict_scene(TinySegmenter(), f"{folder}/scene.tif", f"{folder}/map.tif", window=256, overlap=16, panel=512, overwrite=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
@@ -47,7 +48,7 @@ def test_strips_read_no_more_than_a_window_of_rows_and_a_panel_of_columns():
     model, grid = TinySegmenter(), Grid(width, height, window, 8, panel)
     covered = np.zeros((height, width), dtype=int)
     with evaluating(model, torch.device("cpu")):
-        for strip in predict_strips(model, read, grid, batch_size=8, device=torch.device("cpu"), precision="32", confidence=False):
+        for strip in predict_strips(model, read, grid, Manner()):
             column, row, wide, high = strip.window
             assert strip.classes.shape == (high, wide)
             covered[row : row + high, column : column + wide] += 1

@@ -64,11 +64,15 @@ def test_map_equals_prediction_of_the_whole_scene_at_once(tmp_path, height, widt
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_labels_do_not_depend_on_batches_and_panels(tmp_path, panel, batch_size):
     uri = scene(tmp_path / "scene.tif", 61, 103)
-    one = predict_scene(TinySegmenter(), uri, tmp_path / "one.tif", window=16, overlap=6)
-    other = predict_scene(TinySegmenter(), uri, tmp_path / "other.tif", window=16, overlap=6, batch_size=batch_size, panel=panel)
-    clear = oracle(uri, 16, 6)[2]
-    np.testing.assert_array_equal(band(one.path)[clear], band(other.path)[clear])
-    assert one.valid_pixels == other.valid_pixels
+    # Classes so level that most pixels are decided by the last bits.
+    model = TinySegmenter()
+    model.second.weight.data *= 1e-7
+    model.second.bias.data *= 1e-7
+    one = predict_scene(model, uri, tmp_path / "one.tif", window=16, overlap=6)
+    other = predict_scene(model, uri, tmp_path / "other.tif", window=16, overlap=6, batch_size=batch_size, panel=panel)
+    assert min(one.class_pixels.values()) > 50
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "other.tif").read_bytes()
+    assert one.class_area_m2 == pytest.approx(other.class_area_m2)
 
 
 def test_map_is_a_valid_cog_on_the_grid_of_the_scene(tmp_path):
@@ -161,7 +165,7 @@ def test_black_surroundings_stay_nodata_unless_told_otherwise(tmp_path):
     kept = predict_scene(TinySegmenter(), uri, tmp_path / "map.tif", window=64, overlap=16)
     np.testing.assert_array_equal(band(kept.path) == 255, rows + columns < 130)
     assert kept.black_border
-    told = predict_scene(TinySegmenter(), uri, tmp_path / "map.tif", window=64, overlap=16, black_border=False)
+    told = predict_scene(TinySegmenter(), uri, tmp_path / "told.tif", window=64, overlap=16, black_border=False)
     assert told.valid_pixels == 60_000
     assert not told.black_border
 
@@ -227,9 +231,6 @@ def test_failures_leave_nothing_and_the_old_map_as_it_was(tmp_path, capfd):
     sick.second.bias.data[1] = float("nan")
     (tmp_path / "map.tif").write_text("old")
 
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
     cases = [
         (UnreadableFileError, {"scene": broken}),
         (MissingFileError, {"scene": tmp_path / "gone.tif"}),
@@ -237,7 +238,6 @@ def test_failures_leave_nothing_and_the_old_map_as_it_was(tmp_path, capfd):
         (UsageError, {"out": uri}),
         (UsageError, {"out": tmp_path / "deep" / "map.png"}),
         (UsageError, {"overlap": 900}),
-        (KeyboardInterrupt, {"progress": stop}),
     ]
     before = listing(tmp_path)
     for error, changed in cases:
@@ -248,6 +248,7 @@ def test_failures_leave_nothing_and_the_old_map_as_it_was(tmp_path, capfd):
             "confidence": True,
             "window": 128,
             "overlap": 32,
+            "overwrite": True,
         } | changed
         with pytest.raises(error) as caught:
             predict_scene(**arguments)

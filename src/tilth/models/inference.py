@@ -13,6 +13,7 @@ Shapes: B windows, C bands, K classes, H x W pixels of a tile, w = window side.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -148,6 +149,7 @@ def add_windows(
     flips: str = "none",
     shift: int = 0,
     full: bool = False,
+    helper: Executor | None = None,
 ) -> None:
     """Add the weighted probabilities of windows of one block of pixels to a sum.
 
@@ -164,18 +166,32 @@ def add_windows(
         flips: a key of :data:`tilth.models.flips.FLIPS`.
         shift: column of ``pixels`` that is column 0 of ``total``; what falls outside ``total`` is dropped.
         full: fill the last batch up with its last window, so that the network sees batches of one size only.
+        helper: one other thread that adds the last windows while the network computes the next.
     """
     weights = blend_weights(window).to(total.device)
+    views = FLIPS[flips]
     together = 1 if total.device.type == "cpu" else batch_size
-    for first in range(0, len(positions), together):
-        batch = positions[first : first + together]
-        repeated = [batch[-1]] * (together - len(batch) if full else 0)
-        probabilities = _probabilities(segmenter, *_crop(pixels, [*batch, *repeated], window), total.device, precision, FLIPS[flips])
-        for (row, column), one in zip(batch, probabilities.mul_(weights), strict=False):
+
+    def add(logits: list[Tensor], batch: Sequence[tuple[int, int]]) -> None:
+        for (row, column), one in zip(batch, _mean_softmax(logits, views).mul_(weights), strict=False):
             left, right = max(column - shift, 0), min(column - shift + window, total.shape[2])
             bottom = min(row + window, total.shape[1])
             if left < right and row < bottom:
                 total[:, row:bottom, left:right] += one[:, : bottom - row, left + shift - column : right + shift - column]
+
+    pending: Future[None] | None = None
+    for first in range(0, len(positions), together):
+        batch = positions[first : first + together]
+        repeated = [batch[-1]] * (together - len(batch) if full else 0)
+        logits = _logits(segmenter, *_crop(pixels, [*batch, *repeated], window), total.device, precision, views)
+        if helper is None:
+            add(logits, batch)
+            continue
+        if pending is not None:
+            pending.result()
+        pending = helper.submit(add, logits, batch)
+    if pending is not None:
+        pending.result()
 
 
 @contextmanager
@@ -229,27 +245,28 @@ def _crop(pixels: PixelsLike, positions: Sequence[tuple[int, int]], window: int)
     return torch.from_numpy(data), torch.from_numpy(valid)
 
 
-def _probabilities(
+def _logits(
     segmenter: PixelClassifier, data: Tensor, valid: Tensor, device: torch.device, precision: str, views: Sequence[View]
-) -> Tensor:
-    """Mean softmax probabilities float32 (B, K, w, w) of the views of stored windows; the caller may write into them."""
+) -> list[Tensor]:
+    """What the network says of each view of stored windows: logits (B, K, w, w), still as the view lies."""
     # Stored numbers travel in their own small type and are widened on the device.
-    image, seen = data.to(device).to(torch.float32), valid.to(device)
-    # NaN would survive any arithmetic masking.
-    image = segmenter.normalise(torch.where(seen[:, None], image, 0.0), seen)
-    mean = _softmax(segmenter, look(image, views[0]), precision)
-    if len(views) == 1:
-        return mean
-    mean = look_back(mean, views[0])
-    for view in views[1:]:
-        mean += look_back(_softmax(segmenter, look(image, view), precision), view)
-    return mean.div_(len(views))
+    image = data.to(device).to(torch.float32)
+    if valid.all():
+        image = segmenter.normalise(image)
+    else:
+        seen = valid.to(device)
+        # NaN would survive any arithmetic masking.
+        image = segmenter.normalise(torch.where(seen[:, None], image, 0.0), seen)
+    # Convolutions of a CPU are faster with the bands of a pixel side by side.
+    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    kind = PRECISIONS[precision]
+    with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
+        return [segmenter(look(image, view).contiguous(memory_format=layout)) for view in views]
 
 
-def _softmax(segmenter: PixelClassifier, image: Tensor, precision: str) -> Tensor:
-    kind, device = PRECISIONS[precision], image.device.type
-    # Convolutions of a CPU are faster with the bands of a pixel side by side; softmax and sums with whole planes.
-    image = image.contiguous(memory_format=torch.channels_last if device == "cpu" else torch.contiguous_format)
-    with torch.autocast(device, dtype=kind, enabled=kind is not None):
-        logits: Tensor = segmenter(image)
-    return logits.to(torch.float32).contiguous().softmax(dim=1)
+def _mean_softmax(logits: list[Tensor], views: Sequence[View]) -> Tensor:
+    """Mean of the softmax probabilities of views, each laid back: float32 (B, K, w, w), whole planes; the caller may write into it."""
+    mean, *others = (look_back(one.to(torch.float32).contiguous().softmax(dim=1), view) for one, view in zip(logits, views, strict=True))
+    for other in others:
+        mean += other
+    return mean.div_(len(views)) if others else mean

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pydantic
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,9 +17,10 @@ from tilth import seeds
 from tilth.augment.normalise import normalise
 from tilth.config import describe
 from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileError
-from tilth.imagery.write import atomic_path, write_json
+from tilth.imagery.write import write_json
 from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
 from tilth.models.networks import STRIDE, build_network
+from tilth.models.weights import save_tensors
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
@@ -102,12 +103,14 @@ class Segmenter(nn.Module):
 
         Returns:
             The folder.
+
+        Raises:
+            TilthError: the place cannot be written to, or the disk is full.
         """
         target = Path(folder)
         # One tensor a name, on the CPU and contiguous: the same weights give the same bytes wherever they were trained.
         tensors = {name: value.detach().to("cpu").contiguous() for name, value in self.state_dict().items()}
-        with atomic_path(target / WEIGHTS_FILE) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        save_tensors(target / WEIGHTS_FILE, tensors, {"format": "pt"})
         write_json(target / CONFIG_FILE, self.config.model_dump(mode="json"))
         return target
 

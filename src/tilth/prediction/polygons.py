@@ -17,7 +17,7 @@ from tilth.imagery.class_map import ClassMap, read_class_map
 from tilth.imagery.gdal import rasterio_module
 from tilth.imagery.raster import Window
 from tilth.imagery.read import read_info, read_label, read_pixels
-from tilth.imagery.write import atomic_path
+from tilth.imagery.vector import write_geopackage
 
 if TYPE_CHECKING:
     from shapely import Geometry
@@ -77,7 +77,7 @@ def write_polygons(
         Path, number of polygons, ground by class.
 
     Raises:
-        UsageError: ``out`` is no ``.gpkg``, or a negative size.
+        UsageError: ``out`` is no ``.gpkg``, or a size that is negative or larger than the map.
         DataError: the map is none, has no place on the Earth, holds no data, or the confidence lies on another grid.
         MissingFileError: no such file.
         MissingExtraError: geopandas is not installed.
@@ -95,6 +95,11 @@ def write_polygons(
         raise DataError(f"{source}: every pixel is no data ({found.nodata}); there is nothing to turn into polygons")
     percent = None if confidence is None else _confidence(str(confidence), found)
     ground = _ground(valid, place)
+    if minimum_area_m2 > ground or sieve_pixels > valid.sum():
+        raise UsageError(
+            f"minimum area {minimum_area_m2:g} m2, sieve {sieve_pixels} pixels: the whole map covers {ground:g} m2, {valid.sum()} pixels; "
+            "give a smaller one"
+        )
     smallest = max(sieve_pixels, int(np.ceil(minimum_area_m2 * valid.sum() / ground)) if minimum_area_m2 else 0)
     kept = remove_small(classes, valid, smallest) if smallest > 1 else classes
     patches = _find_patches(kept, valid)
@@ -245,5 +250,4 @@ def _write(target: Path, columns: dict[str, Any], outlines: list[Geometry], crs:
         import geopandas
 
     frame = geopandas.GeoDataFrame(columns, geometry=outlines, crs=crs)
-    with atomic_path(target) as temporary:
-        frame.to_file(temporary, layer=LAYER, driver="GPKG", engine="pyogrio")
+    write_geopackage(target, frame, LAYER)

@@ -1,27 +1,36 @@
-"""A scene becomes a map: windows with overlap, smooth blending, a Cloud Optimized GeoTIFF of class ids."""
+"""A scene becomes a map: windows with overlap, smooth blending, a Cloud Optimized GeoTIFF of class ids.
+
+Reading, computing and writing go on side by side. Finished strips are kept in a folder beside the map until it is whole, so a prediction
+that was killed goes on where it was, to the same bytes.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from tilth.classes import IGNORE_INDEX
-from tilth.errors import UsageError
-from tilth.imagery.area import value_areas_m2
-from tilth.imagery.black_border import BlackBorder, find_black_border
+from tilth.errors import TilthWarning, UsageError
 from tilth.imagery.gdal import bounded_cache
-from tilth.imagery.geotiff import BlockWriter, Legend, raster_file
-from tilth.imagery.read import Pixels, RasterInfo, Window, read_info, read_pixels
-from tilth.models.inference import PixelClassifier, check_windows, evaluating, fit_window
-from tilth.prediction.checks import check_sensor
-from tilth.prediction.strips import PANEL, Grid, Strip, predict_strips
-from tilth.sensors import Sensor
+from tilth.imagery.read import Window, read_label
+from tilth.models.inference import PixelClassifier, check_windows, evaluating
+from tilth.models.windows import fit_window
+from tilth.prediction.checks import resolution_note
+from tilth.prediction.grid import Grid, panel_width
+from tilth.prediction.interest import Interest
+from tilth.prediction.output import MapFiles, Tally, behind, strip_writer
+from tilth.prediction.partial import PartialMap
+from tilth.prediction.provenance import Provenance, is_finished
+from tilth.prediction.sources import Scene, open_scene
+from tilth.prediction.strips import Manner, Strip, predict_strips
+from tilth.prediction.target import area_grid
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class ScenePrediction:
     Attributes:
         path: the map, class ids uint8, 255 = no data.
         confidence_path: highest probability in percent, uint8, 255 = no data; None if not asked for.
+        probabilities_path: probability of each class in percent, uint8, one band a class, 255 = no data; None if not asked for.
         width: columns in pixels.
         height: rows in pixels.
         georeferenced: whether the scene, and so the map, has a CRS and a transform.
@@ -39,10 +49,13 @@ class ScenePrediction:
         class_pixels: pixels by class name.
         class_area_m2: ground in square metres by class name, corrected for the map projection; None without a place on Earth.
         seconds: wall time.
+        windows: windows done.
+        windows_kept: how many of them an earlier, interrupted prediction had done; all where the map was there already.
     """
 
     path: Path
     confidence_path: Path | None
+    probabilities_path: Path | None
     width: int
     height: int
     georeferenced: bool
@@ -51,11 +64,13 @@ class ScenePrediction:
     class_pixels: dict[str, int]
     class_area_m2: dict[str, float] | None
     seconds: float
+    windows: int
+    windows_kept: int
 
 
 def predict_scene(
     segmenter: PixelClassifier,
-    scene: str | Path,
+    scene: str | Path | Scene,
     out: str | Path,
     *,
     window: int = 512,
@@ -63,29 +78,43 @@ def predict_scene(
     batch_size: int = 4,
     device: str | torch.device = "cpu",
     precision: str = "32",
+    flips: str = "none",
     confidence: bool = False,
+    probabilities: bool = False,
     black_border: bool = True,
-    panel: int = PANEL,
-    progress: Callable[[int, int], None] | None = None,
+    area: Interest | None = None,
+    overwrite: bool = False,
+    panel: int | None = None,
+    progress: Progress | None = None,
 ) -> ScenePrediction:
     """Predict the classes of a whole scene and write them as a map.
 
     The map is a Cloud Optimized GeoTIFF on the scene's grid, with overviews of the most frequent class, the scheme's colour table, GDAL
-    category names (in ``<out>.aux.xml``) and tags ``CLASS_NAMES``, ``CLASS_0`` ..., ``TILTH_SENSOR``, ``TILTH_SCHEME``. Memory does not
-    grow with the scene, except for plain images (jpg, png), which have to be decoded whole. On failure nothing is left behind.
+    category names (in ``<out>.aux.xml``), and tags: ``CLASS_NAMES``, ``CLASS_0`` ..., and where it comes from, see
+    :mod:`tilth.prediction.provenance`. Memory does not grow with the scene, except for plain images (jpg, png), which have to be decoded
+    whole. The same model, scene and settings give the same bytes, whatever the panel, on a CPU whatever the batch size.
+
+    If the process is killed or interrupted, the same call goes on where it was; a map that is there already and was made from the same is
+    left as it is. On any other failure nothing is left behind.
 
     Args:
         segmenter: the model.
-        scene: any raster :func:`tilth.imagery.read.read_pixels` reads, bands as the model's sensor.
-        out: the map to write, ``.tif``; replaced if it exists. Confidence goes to ``<stem of out>_confidence.tif``.
-        window: side of the windows in pixels; smaller for a smaller scene, see :func:`tilth.models.inference.fit_window`.
+        scene: a raster with the bands of the model's sensor, or what :mod:`tilth.prediction.sources` made of one or several.
+        out: the map to write, ``.tif``. Confidence goes to ``<stem of out>_confidence.tif``, probabilities to
+            ``<stem of out>_probabilities.tif``.
+        window: side of the windows in pixels; smaller for a smaller scene, see :func:`tilth.models.windows.fit_window`.
         overlap: pixels that neighbouring windows share at least.
-        batch_size: windows computed at once.
+        batch_size: windows computed at once on an accelerator, where labels of pixels that are all but level may depend on it.
         device: where to compute.
         precision: ``32``, ``bf16-mixed`` or ``16-mixed``.
+        flips: mirrored views whose probabilities are averaged, a key of :data:`tilth.models.flips.FLIPS`.
         confidence: also write the highest probability in percent.
+        probabilities: also write the probabilities of all classes in percent.
         black_border: treat large, nearly black regions at the border of 8-bit optical scenes that name no nodata as nodata; see
-            :mod:`tilth.imagery.black_border`.
+            :mod:`tilth.imagery.black_border`. For a scene that is opened already, that is settled.
+        area: the part of the scene to map, the rest of its rectangle being no data. Windows lie as for the whole scene, so labels are the
+            same.
+        overwrite: replace files that were made from something else.
         panel: columns summed at once; bounds memory, does not alter the map.
         progress: called with windows done and windows in all.
 
@@ -95,117 +124,141 @@ def predict_scene(
     Raises:
         SensorMismatchError: band count, number type or band names are not the sensor's.
         UsageError: ``out`` is the scene or no ``.tif``, or settings that make no sense.
+        OutputExistsError: a file that would be written exists, made from something else.
         MissingFileError: no such scene.
         UnreadableFileError: the scene is truncated or damaged.
         RunError: the network gives values that are not numbers.
         TilthError: the map cannot be written.
     """
     started = time.perf_counter()
-    check_windows(window, overlap, batch_size, precision)
-    if panel < 1:
+    check_windows(window, overlap, batch_size, precision, flips)
+    if panel is not None and panel < 1:
         raise UsageError(f"panel {panel}: expected 1 column or more")
-    source, target, place = str(scene), Path(out), torch.device(device)
-    if Path(source).exists() and target.exists() and target.samefile(source):
-        raise UsageError(f"{target}: the map would replace the scene; give another path")
-    info = read_info(source)
-    check_sensor(info, segmenter.sensor)
-    border = find_black_border(source) if black_border and _is_eight_bit_optical(segmenter.sensor) else None
-    grid = Grid(info.width, info.height, *fit_window(window, overlap, info.height, info.width), panel)
-    tally = _Tally(info, [0] * len(segmenter.scheme), [0.0] * len(segmenter.scheme))
-    confidence_path = target.with_name(f"{target.stem}_confidence{target.suffix}") if confidence else None
-    with ExitStack() as stack:
-        stack.enter_context(bounded_cache())
-        write_classes = stack.enter_context(_map_file(target, info, _class_legend(segmenter)))
-        write_confidence = stack.enter_context(_map_file(confidence_path, info, _confidence_legend(segmenter))) if confidence_path else None
-        stack.enter_context(evaluating(segmenter, place))
-        read = _SceneReader(source, border)
-        strips = predict_strips(segmenter, read, grid, batch_size=batch_size, device=place, precision=precision, confidence=confidence)
-        done, windows = 0, grid.count()
-        for strip in stack.enter_context(closing(strips)):
-            write_classes(strip.classes, strip.window.column, strip.window.row)
-            if write_confidence is not None and strip.confidence is not None:
-                write_confidence(strip.confidence, strip.window.column, strip.window.row)
-            tally.add(strip)
-            done += strip.windows
-            if progress is not None:
-                progress(done, windows)
-    names = segmenter.scheme.names
+    files = MapFiles.beside(Path(out), confidence=confidence, probabilities=probabilities)
+    _refuse_in_place(files, scene.sources if isinstance(scene, Scene) else (str(scene),))
+    source = scene if isinstance(scene, Scene) else open_scene(scene, segmenter.sensor, black_border=black_border)
+    note = resolution_note(source.info, segmenter.sensor)
+    if note is not None:
+        warnings.warn(note, TilthWarning, stacklevel=2)
+    side, shared = fit_window(window, overlap, source.info.height, source.info.width)
+    width = panel or panel_width(side, len(segmenter.scheme))
+    grid = Grid(source.info.width, source.info.height, side, shared, width, None if area is None else area.window)
+    info = area_grid(source.info, grid.area)
+    work = _Work(
+        segmenter,
+        source,
+        grid,
+        Manner(batch_size, torch.device(device), precision, flips, confidence, probabilities),
+        area,
+        files,
+        Tally(info, grid.area, len(segmenter.scheme)),
+        progress or (lambda _done, _windows: None),
+    )
+    made_from = Provenance.of(segmenter, source, grid, work.manner, area)
+    finished = is_finished(files.paths(), made_from, source, overwrite=overwrite)
+    kept = work.count() if finished else work.make(made_from)
+    tally = work.tally
     return ScenePrediction(
-        path=target,
-        confidence_path=confidence_path,
+        path=files.classes,
+        confidence_path=files.confidence,
+        probabilities_path=files.probabilities,
         width=info.width,
         height=info.height,
-        georeferenced=_is_georeferenced(info),
+        georeferenced=info.crs is not None and info.transform is not None,
         valid_pixels=sum(tally.pixels),
-        black_border=border is not None,
-        class_pixels=dict(zip(names, tally.pixels, strict=True)),
-        class_area_m2=None if tally.areas is None else dict(zip(names, tally.areas, strict=True)),
+        black_border=source.black_border,
+        class_pixels=dict(zip(segmenter.scheme.names, tally.pixels, strict=True)),
+        class_area_m2=None if tally.areas is None else dict(zip(segmenter.scheme.names, tally.areas, strict=True)),
         seconds=time.perf_counter() - started,
+        windows=grid.count(),
+        windows_kept=kept,
     )
 
 
 @dataclass(frozen=True)
-class _SceneReader:
-    """Reads windows of the scene, its black surroundings as not valid."""
+class _Work:
+    """All that making the files of one map takes."""
 
-    source: str
-    border: BlackBorder | None
+    segmenter: PixelClassifier
+    source: Scene
+    grid: Grid
+    manner: Manner
+    area: Interest | None
+    files: MapFiles
+    tally: Tally
+    progress: Progress
 
-    def __call__(self, window: Window) -> Pixels:
-        pixels = read_pixels(self.source, window)
-        if self.border is None:
-            return pixels
-        return Pixels(pixels.data, pixels.valid & ~self.border.mask(pixels.data, window))
+    def make(self, made_from: Provenance) -> int:
+        """Make the files; returns how many windows had been done before."""
+        classes = len(self.segmenter.scheme)
+        partial = PartialMap(
+            self.files.classes, confidence=self.manner.confidence, probabilities=classes if self.manner.probabilities else 0
+        )
+        partial.open(made_from.stamp_of_strips())
+        with _removed_on_failure(partial), bounded_cache():
+            with behind(self._writer(partial, made_from)) as write, evaluating(self.segmenter, self.manner.device):
+                saved, kept = 0, 0
+                for strip in self._saved(partial):
+                    write((None, strip))
+                    saved, kept = saved + 1, kept + strip.windows
+                done, windows = kept, self.grid.count()
+                if kept:
+                    self.progress(done, windows)
+                wanted = None if self.area is None else self.area.mask
+                strips = predict_strips(self.segmenter, self.source.read, self.grid, self.manner, wanted=wanted, skip=saved)
+                with closing(strips):
+                    for number, strip in enumerate(strips, start=saved):
+                        write((number, strip))
+                        done += strip.windows
+                        self.progress(done, windows)
+            partial.finish(self.files.paths())
+        return kept
+
+    def count(self) -> int:
+        """Count what is in files that are there already; returns the number of windows behind them."""
+        column, row = self.grid.area[:2]
+        for place in self.grid.places():
+            left, top, width, height = place.window
+            classes = read_label(str(self.files.classes), Window(left - column, top - row, width, height))
+            self.tally.add(Strip(place.window, classes, None, None, len(place.panel.columns)))
+        return self.grid.count()
+
+    def _saved(self, partial: PartialMap) -> Iterator[Strip]:
+        """Strips that an interrupted prediction left, up to the first that is missing."""
+        for number, place in enumerate(self.grid.places()):
+            strip = partial.load(number, place)
+            if strip is None:
+                return
+            yield strip
+
+    @contextmanager
+    def _writer(self, partial: PartialMap, made_from: Provenance) -> Iterator[Callable[[tuple[int | None, Strip]], None]]:
+        """Write strips into the files; one that comes with its number is kept first."""
+        scheme, tags = self.segmenter.scheme, made_from.tags()
+        with strip_writer(partial.folder, self.files, self.tally.info, self.grid.area, scheme, tags) as write:
+
+            def take(item: tuple[int | None, Strip]) -> None:
+                number, strip = item
+                if number is not None:
+                    partial.save(number, strip)
+                write(strip)
+                self.tally.add(strip)
+
+            yield take
 
 
-@dataclass
-class _Tally:
-    """Counts pixels and ground by class while strips pass by; ``areas`` turns None for good where ground cannot be told."""
-
-    info: RasterInfo
-    pixels: list[int]
-    areas: list[float] | None
-
-    def add(self, strip: Strip) -> None:
-        counts = np.bincount(strip.classes.ravel(), minlength=IGNORE_INDEX + 1)[: len(self.pixels)].tolist()
-        self.pixels = [before + count for before, count in zip(self.pixels, counts, strict=True)]
-        if self.areas is None:
-            return
-        crs, transform = self.info.crs, self.info.transform
-        ground = None if crs is None or transform is None else value_areas_m2(strip.classes, strip.window, crs, transform)
-        self.areas = None if ground is None else [before + more for before, more in zip(self.areas, ground.tolist(), strict=False)]
+@contextmanager
+def _removed_on_failure(partial: PartialMap) -> Iterator[None]:
+    """Leave nothing after an error; after Ctrl-C, as after a kill, the strips stay to go on from."""
+    try:
+        yield
+    except Exception:
+        partial.remove()
+        raise
 
 
-def _is_eight_bit_optical(sensor: Sensor) -> bool:
-    return sensor.dtype == "uint8" and all(band.kind == "optical" for band in sensor.bands)
-
-
-def _is_georeferenced(info: RasterInfo) -> bool:
-    return info.crs is not None and info.transform is not None
-
-
-def _map_file(path: Path, info: RasterInfo, legend: Legend) -> AbstractContextManager[BlockWriter]:
-    return raster_file(
-        path,
-        width=info.width,
-        height=info.height,
-        count=1,
-        dtype="uint8",
-        crs=info.crs,
-        transform=info.transform,
-        legend=legend,
-        cog=True,
-    )
-
-
-def _tags(segmenter: PixelClassifier) -> dict[str, str]:
-    return {"TILTH_SENSOR": segmenter.sensor.name, "TILTH_SCHEME": segmenter.scheme.name}
-
-
-def _class_legend(segmenter: PixelClassifier) -> Legend:
-    scheme = segmenter.scheme
-    return Legend(colours=scheme.colours, class_names=scheme.names, tags=_tags(segmenter), nodata=IGNORE_INDEX)
-
-
-def _confidence_legend(segmenter: PixelClassifier) -> Legend:
-    return Legend(tags=_tags(segmenter) | {"UNIT": "percent, highest class probability"}, nodata=IGNORE_INDEX)
+def _refuse_in_place(files: MapFiles, sources: Sequence[str]) -> None:
+    for path in files.paths():
+        for source in sources:
+            if path.exists() and Path(source).exists() and path.samefile(source):
+                raise UsageError(f"{path}: the map would replace the scene; give another path")

@@ -136,10 +136,11 @@ def refuse_blocked(standings: Sequence[Standing]) -> None:
 
 
 def resumed(task: Task) -> Config:
-    """Let a training that was interrupted go on."""
+    """Let a training that was interrupted go on, and other stages replace what they made before."""
     folder = run_folder(task.options)
     if folder is None:
-        return task.options
+        # What a stage writes is the recipe's own.
+        return task.options.model_copy(update={"overwrite": True}) if "overwrite" in type(task.options).model_fields else task.options
     from tilth.training.run import Run
 
     return task.options.model_copy(update={"resume": Run(folder).checkpoint.is_file()})
@@ -171,7 +172,9 @@ def _find_verb(stage: StageConfig) -> Verb[Any]:
 def _written(options: Config) -> list[Path]:
     from tilth.recipes.stamps import OUTPUT_OPTIONS
 
-    return [Path(value) for name in sorted(OUTPUT_OPTIONS) if (value := getattr(options, name, None)) is not None]
+    # Fields only: every options class has a method called json.
+    named = sorted(OUTPUT_OPTIONS & type(options).model_fields.keys())
+    return [Path(value) for name in named if (value := getattr(options, name)) is not None]
 
 
 def _refuse_in_place(task: Task, written: Sequence[Path]) -> None:

@@ -20,13 +20,14 @@ from tilth.imagery.files import SIDECAR
 from tilth.imagery.write import write_json
 from tilth.training.config import RESUMABLE_CHANGES
 
-OUTPUT_OPTIONS = frozenset({"out", "clean"})
+OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts"})
 """Options that name what a verb writes."""
 
 INPUT_OPTIONS = frozenset(
     {
-        *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes"),
-        *("groups", "runs", "evaluations", "comparisons", "maps"),
+        *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
+        *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name"),
+        *("groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "assessments"),
     }
 )
 """Options that may name what a verb reads: paths, patterns, or words such as ``rgb`` for what needs no file."""

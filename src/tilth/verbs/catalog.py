@@ -91,7 +91,7 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
 
 @verb("catalog check", CatalogCheckOptions)
 def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
-    """Find damaged files, wrong labels, duplicates, splits that share ground, and values that contradict the sensor."""
+    """Find damaged files, wrong labels and values, duplicates, splits sharing ground."""
     from tilth.catalog.check import check_catalog
     from tilth.catalog.table import Catalog
     from tilth.imagery.write import write_json

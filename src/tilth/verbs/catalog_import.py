@@ -8,6 +8,7 @@ import pydantic
 
 from tilth.catalog.import_config import ImportConfig
 from tilth.verbs.console import Console
+from tilth.verbs.options import CatalogFile
 from tilth.verbs.registry import Result, verb
 
 _LISTED = 20
@@ -20,7 +21,7 @@ class CatalogImportOptions(ImportConfig):
     table: Path = pydantic.Field(
         json_schema_extra={"positional": True}, description=".parquet, .csv, or vector file of footprints, with a row for each tile"
     )
-    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
 
 
 @verb("catalog import", CatalogImportOptions)

@@ -46,7 +46,7 @@ def datasets_list(_options: DatasetsListOptions, _console: Console) -> Result:
 
 @verb("datasets info", DatasetsInfoOptions)
 def datasets_info(options: DatasetsInfoOptions, _console: Console) -> Result:
-    """Say everything about a data set: classes, licence, citation, how to get it, expected folders."""
+    """Describe a data set: classes, licence, citation, how to get it, folders."""
     from tilth.datasets.describe import describe_card
     from tilth.datasets.shelf import load_card
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pydantic
@@ -12,22 +11,19 @@ from tilth.errors import OutputExistsError
 from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
 
-with warnings.catch_warnings():
-    # A field called json hides a method of pydantic 1 that nobody should use; the word is what people expect on the command line.
-    warnings.simplefilter("ignore", UserWarning)
 
-    class InspectOptions(Config):
-        """Options of ``tilth inspect``."""
+class InspectOptions(Config):
+    """Options of ``tilth inspect``."""
 
-        folder: Path = pydantic.Field(json_schema_extra={"positional": True}, description="folder to look at")
-        out: Path | None = pydantic.Field(None, description="folder for a starter recipe and the files it needs")
-        sensor: str | None = pydantic.Field(None, description="what took the images, if you know; otherwise one is proposed")
-        json: Path | None = pydantic.Field(None, description="JSON file for everything that was found")  # type: ignore[assignment]  # see above
+    folder: Path = pydantic.Field(json_schema_extra={"positional": True}, description="folder to look at")
+    out: Path | None = pydantic.Field(None, description="folder for a starter recipe and the files it needs")
+    sensor: str | None = pydantic.Field(None, description="what took the images, if you know; otherwise one is proposed")
+    facts: Path | None = pydantic.Field(None, description="JSON file for everything that was found")
 
 
 @verb("inspect", InspectOptions)
 def inspect(options: InspectOptions, console: Console) -> Result:
-    """Say what a folder of imagery is, what to watch out for, and write a starter recipe."""
+    """Say what a folder of imagery is and what its traps are; write a recipe."""
     from tilth.catalog.inspect.whole import inspect_folder
     from tilth.imagery.write import write_json, write_text
 
@@ -48,8 +44,8 @@ def inspect(options: InspectOptions, console: Console) -> Result:
         for name in sorted(found.starter.files, key=lambda name: name == "recipe.yaml"):
             outputs[name.removesuffix(".yaml")] = write_text(options.out / name, found.starter.files[name])
         outputs = dict(reversed(outputs.items()))
-    if options.json is not None:
-        outputs["findings"] = write_json(options.json, found.values)
+    if options.facts is not None:
+        outputs["facts"] = write_json(options.facts, found.values)
     return Result(summary=found.lines, outputs=outputs, values=found.values)
 
 

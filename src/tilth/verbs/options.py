@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
 from tilth.config import Config
 from tilth.errors import UsageError
+
+
+def _ending_in(suffix: str, what: str) -> Callable[[Path], Path]:
+    def check(path: Path) -> Path:
+        if path.suffix.lower() != suffix:
+            raise ValueError(f"{what}; expected a name that ends in {suffix}")
+        return path
+
+    return check
+
+
+CatalogFile = Annotated[Path, pydantic.AfterValidator(_ending_in(".parquet", "a catalog is a Parquet file"))]
+"""Where a catalog is written."""
+
+PictureFile = Annotated[Path, pydantic.AfterValidator(_ending_in(".png", "a contact sheet is a PNG image"))]
+"""Where a picture is written."""
 
 
 class WindowConfig(Config):
@@ -18,7 +35,7 @@ class WindowConfig(Config):
     overlap: int = pydantic.Field(
         128, ge=0, description="pixels that neighbouring windows share, blended smoothly; by default a quarter of the window"
     )
-    batch_size: int = pydantic.Field(4, ge=1, description="windows in one forward pass")
+    batch_size: int = pydantic.Field(4, ge=1, description="windows in one forward pass on a GPU; a CPU computes them one by one")
 
     @pydantic.model_validator(mode="before")
     @classmethod

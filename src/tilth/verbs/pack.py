@@ -31,7 +31,7 @@ class PackOptions(Config):
 
 @verb("pack", PackOptions)
 def pack(options: PackOptions, console: Console) -> Result:
-    """Copy the tiles of a catalog into a few large files that training reads many times faster."""
+    """Copy the tiles of a catalog into a few large files that read much faster."""
     import time
 
     from tilth.catalog.pack import measure_reading, pack_catalog

@@ -30,7 +30,7 @@ class PolygonsOptions(PatchConfig):
 
 @verb("polygons", PolygonsOptions)
 def polygons(options: PolygonsOptions, _console: Console) -> Result:
-    """Turn a map into polygons: class, ground area, mean confidence; small patches merged."""
+    """Turn a map into polygons: class, ground area, confidence; small ones merged."""
     from tilth.prediction.polygons import write_polygons
 
     beside = options.map.with_name(f"{options.map.stem}_confidence{options.map.suffix}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import DataError, InterruptedRunError, MissingFileError, UsageError
+from tilth.verbs.beside_map import write_beside
 from tilth.verbs.console import Console
 from tilth.verbs.predict_options import PredictOptions
 from tilth.verbs.registry import Result, verb
@@ -42,6 +44,7 @@ def predict(options: PredictOptions, console: Console) -> Result:
     inference = options.inference.arguments()
     model = Segmenter.load(options.model, inference["device"])
     found: dict[str, ScenePrediction] = {}
+    beside: dict[str, Path] = {}
     outside = []
     for target, members in targets.items():
         source = _open(members, model, options)
@@ -56,9 +59,10 @@ def predict(options: PredictOptions, console: Console) -> Result:
         # A map is called as its scene, the map of a mosaic as its file.
         name = target.stem if options.mosaic else members[0].stem
         found[name] = _predict(model, source, target, area, inference, options, console)
+        beside |= {f"{what} of {name}": path for what, path in write_beside(found[name], members, options).items()}
     if not found:
         raise DataError(f"the area to map lies in none of the {len(outside)} scenes; the first is {outside[0]}")
-    return _result(found)
+    return _result(found, beside)
 
 
 def _predict(
@@ -70,6 +74,7 @@ def _predict(
     options: PredictOptions,
     console: Console,
 ) -> ScenePrediction:
+    from tilth.prediction.checks import why_unplaced
     from tilth.prediction.scene import predict_scene
 
     shown = Path(source.name).name
@@ -89,7 +94,9 @@ def _predict(
     except KeyboardInterrupt:
         raise InterruptedRunError(f"stopped in {shown}; the same command goes on from there") from None
     if not found.georeferenced:
-        console.warn(f"{source.name}: has no CRS, so the map has none")
+        console.warn(f"{source.name}: {why_unplaced(source.info)}")
+    if not found.valid_pixels:
+        console.warn(f"{source.name}: no pixel there has data, so all of the map is no data")
     if found.windows_kept == found.windows:
         console.say(f"{target}: was finished before")
     elif found.windows_kept:
@@ -97,7 +104,7 @@ def _predict(
     return found
 
 
-def _result(found: Mapping[str, ScenePrediction]) -> Result:
+def _result(found: Mapping[str, ScenePrediction], beside: Mapping[str, Path]) -> Result:
     summary, values = [], {}
     outputs: dict[str, Path] = {}
     for name, one in found.items():
@@ -106,7 +113,7 @@ def _result(found: Mapping[str, ScenePrediction]) -> Result:
         paths = {"map": one.path, "confidence": one.confidence_path, "probabilities": one.probabilities_path}
         outputs |= {f"{what} of {name}": path for what, path in paths.items() if path is not None}
         values[name] = {"class_pixels": one.class_pixels, "class_area_m2": one.class_area_m2, "valid_pixels": one.valid_pixels}
-    return Result(summary=tuple(summary), outputs=outputs, values=values)
+    return Result(summary=tuple(summary), outputs={**outputs, **beside}, values=values)
 
 
 def _show(console: Console, scene: str, done: int, total: int) -> None:
@@ -198,9 +205,10 @@ def _targets(scenes: Sequence[Path], options: PredictOptions) -> dict[Path, list
         if twice:
             raise UsageError(f"two scenes are called {twice[0]!r}, their maps would replace each other; predict them one by one")
         targets = {options.out / f"{scene.stem}.tif": [scene] for scene in scenes}
-    resolved = {scene.resolve() for scene in scenes}
+    # Not Path.resolve: it fails where links go in a circle, which is told where the scene is opened.
+    resolved = {os.path.realpath(scene) for scene in scenes}
     for target in targets:
-        if target.resolve() in resolved:
+        if os.path.realpath(target) in resolved:
             raise UsageError(f"{target}: the map would replace the scene; give another --out")
     return targets
 

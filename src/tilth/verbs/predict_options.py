@@ -49,6 +49,9 @@ class PredictOptions(Config):
     )
     confidence: bool = pydantic.Field(False, description="also write the highest probability in percent")
     probabilities: bool = pydantic.Field(False, description="also write the probability of every class in percent, one band a class")
+    polygons: bool = pydantic.Field(False, description="also write the map as polygons: class, ground area, mean confidence")
+    minimum_area_m2: float = pydantic.Field(0.0, ge=0, description="polygons smaller than this go to their largest neighbour")
+    stac: bool = pydantic.Field(False, description="also write a STAC item: place, time, classes, checksums, what the map was made from")
     black_border: bool = pydantic.Field(True, description="leave large black regions at the border of 8-bit scenes as no data")
     overwrite: bool = pydantic.Field(False, description="replace maps that were made from another model, scene or settings")
     inference: InferenceConfig = pydantic.Field(default_factory=InferenceConfig, description="windows, device, precision")
@@ -95,8 +98,10 @@ class PredictOptions(Config):
             raise ValueError("area and bounds exclude each other: both say what to map")
         if self.bounds_crs is not None and self.bounds is None:
             raise ValueError("bounds_crs says what bounds are given in, and there are none")
-        if self.datetime_pattern is not None and self.period is None:
-            raise ValueError("datetime_pattern finds the date that period asks for, and there is no period")
+        if self.datetime_pattern is not None and self.period is None and not self.stac:
+            raise ValueError("datetime_pattern finds the date that period and stac ask for, and neither is given")
+        if self.minimum_area_m2 and not self.polygons:
+            raise ValueError("minimum_area_m2 is about polygons, and there are none; add polygons")
         return self
 
 

@@ -87,7 +87,7 @@ def lines_of(data: DataSet, title: str, traps: Sequence[Trap], next_steps: Seque
         shown = list(traps[:MOST_TRAPS])
         lines += ["", "Watch out", *(f"  - {trap.text}" for trap in shown)]
         if len(traps) > len(shown):
-            lines.append(f"  ... and {len(traps) - len(shown)} smaller points; --json FILE lists all")
+            lines.append(f"  ... and {len(traps) - len(shown)} smaller points; --facts FILE.json lists all")
     return [*lines, "", "Next", *(f"  {line}" for line in next_steps)]
 
 
@@ -154,7 +154,7 @@ def _sensors(data: DataSet) -> list[str]:
         if proposal.alternatives:
             lines.append(f"  or {'; '.join(proposal.alternatives)}")
     if len(data.images) > 4:
-        lines.append(f"... and {len(data.images) - 4} more; --json FILE lists all")
+        lines.append(f"... and {len(data.images) - 4} more; --facts FILE.json lists all")
     return lines
 
 
