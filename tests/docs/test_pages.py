@@ -131,7 +131,7 @@ def test_session_of_the_readme_runs(finish, tmp_path):
     """On small landscapes, with a small network: the words are the README's own."""
     shutil.copytree(finish(ROOT / "docs" / "data.md") / "scenes", tmp_path / "imagery")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    session = next(block for block in blocks_of(text) if block.text.startswith("tilth catalog build imagery"))
+    session = next(block for block in blocks_of(text) if block.text.startswith("tilth inspect imagery"))
     with contextlib.chdir(tmp_path):
         for words in commands_of(session):
             if words[1] == "pretrain":

@@ -14,6 +14,8 @@ from tilth.catalog.findings import KINDS
 from tilth.catalog.schema import COLUMNS
 from tilth.cli.fields import Field, fields_of
 from tilth.config import Config
+from tilth.datasets.describe import list_cards
+from tilth.datasets.shelf import card_names, load_card
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.methods import method_names
 from tilth.methods.s4p.fixmatch import FixMatchConfig
@@ -40,6 +42,14 @@ def sensors() -> str:
     return "\n".join(["| name | bands | stored as | physical unit |", "|---|---|---|---|", *rows])
 
 
+def data_sets() -> str:
+    """What ``tilth datasets list`` says, as a table, with titles."""
+    cards = [load_card(name) for name in card_names()]
+    head, *rows = (re.split(r" {2,}", line) for line in list_cards(cards))
+    lines = [f"| `{row[0]}` | {card.title} | {' | '.join(row[1:])} |" for row, card in zip(rows, cards, strict=True)]
+    return "\n".join([f"| {head[0]} | title | {' | '.join(head[1:])} |", "|" + "---|" * (len(head) + 1), *lines])
+
+
 def settings(options: type[Config], start: str = "", shown_start: str = "") -> Callable[[], str]:
     def row(field: Field) -> str:
         text = SECTION.sub("", field.description).replace("|", "\\|")
@@ -54,6 +64,7 @@ def settings(options: type[Config], start: str = "", shown_start: str = "") -> C
 
 TABLES = {
     "sensors": sensors,
+    "data sets": data_sets,
     "settings network": settings(PretrainOptions, "network."),
     "settings weak": settings(PretrainOptions, "weak."),
     "settings loop": settings(PretrainOptions, "loop."),
@@ -95,7 +106,7 @@ def test_columns_of_a_catalog_are_listed():
 
 
 def test_findings_of_a_check_are_listed():
-    assert first_column("data.md", "finding") == list(KINDS)
+    assert first_column("check.md", "finding") == list(KINDS)
 
 
 def test_scores_are_listed():

@@ -10,7 +10,7 @@ import pydantic
 from tilth.catalog.config import BuildConfig, Duplicates, SplitConfig
 from tilth.config import Config
 from tilth.verbs.console import Console
-from tilth.verbs.options import CatalogFile, PictureFile
+from tilth.verbs.options import require_suffix
 from tilth.verbs.registry import Result, verb
 
 _LISTED_FINDINGS = 5
@@ -21,7 +21,12 @@ class CatalogBuildOptions(BuildConfig):
     """Options of ``tilth catalog build``."""
 
     inputs: tuple[str, ...] = pydantic.Field(min_length=1, json_schema_extra={"positional": True}, description="folders or files of images")
-    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _is_parquet(cls, value: Path) -> Path | None:
+        return require_suffix(value, ".parquet", "a catalog is a Parquet file")
 
 
 class CatalogCheckOptions(Config):
@@ -33,24 +38,39 @@ class CatalogCheckOptions(Config):
     duplicates: Duplicates = pydantic.Field("near", description="duplicates to look for: near, exact (the same pixels) or none")
     threads: int | None = pydantic.Field(None, ge=1, description="files read at once; by default one a core, at most 8")
     out: Path | None = pydantic.Field(None, description="JSON file for all findings")
-    clean: CatalogFile | None = pydantic.Field(None, description="catalog file for the tiles without an error, one of each duplicate")
+    clean: Path | None = pydantic.Field(None, description="catalog file for the tiles without an error, one of each duplicate")
+
+    @pydantic.field_validator("clean")
+    @classmethod
+    def _is_parquet(cls, value: Path | None) -> Path | None:
+        return require_suffix(value, ".parquet", "a catalog is a Parquet file")
 
 
 class CatalogSplitOptions(SplitConfig):
     """Options of ``tilth catalog split``."""
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to split")
-    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _is_parquet(cls, value: Path) -> Path | None:
+        return require_suffix(value, ".parquet", "a catalog is a Parquet file")
 
 
 class CatalogShowOptions(Config):
     """Options of ``tilth catalog show``."""
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to show")
-    out: PictureFile | None = pydantic.Field(None, description="contact sheet to write, .png")
+    out: Path | None = pydantic.Field(None, description="contact sheet to write, .png")
     count: int = pydantic.Field(24, ge=1, le=400, description="tiles on the contact sheet")
     seed: int = pydantic.Field(0, description="another seed shows other tiles")
     labels: bool = pydantic.Field(True, description="count classes, which reads every label")
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _is_png(cls, value: Path | None) -> Path | None:
+        return require_suffix(value, ".png", "a contact sheet is a PNG image")
 
 
 @verb("catalog build", CatalogBuildOptions)

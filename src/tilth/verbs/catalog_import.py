@@ -8,7 +8,7 @@ import pydantic
 
 from tilth.catalog.import_config import ImportConfig
 from tilth.verbs.console import Console
-from tilth.verbs.options import CatalogFile
+from tilth.verbs.options import require_suffix
 from tilth.verbs.registry import Result, verb
 
 _LISTED = 20
@@ -21,7 +21,12 @@ class CatalogImportOptions(ImportConfig):
     table: Path = pydantic.Field(
         json_schema_extra={"positional": True}, description=".parquet, .csv, or vector file of footprints, with a row for each tile"
     )
-    out: CatalogFile = pydantic.Field(description="catalog file to write, .parquet")
+    out: Path = pydantic.Field(description="catalog file to write, .parquet")
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _is_parquet(cls, value: Path) -> Path | None:
+        return require_suffix(value, ".parquet", "a catalog is a Parquet file")
 
 
 @verb("catalog import", CatalogImportOptions)

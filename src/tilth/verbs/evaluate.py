@@ -10,7 +10,7 @@ import pydantic
 from tilth.config import Config
 from tilth.errors import CatalogError, UsageError
 from tilth.verbs.console import Console
-from tilth.verbs.options import InferenceConfig
+from tilth.verbs.options import FLIPS_FIELD, Flips, InferenceConfig
 from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class EvaluateOptions(Config):
     boundary_share: float = pydantic.Field(0.02, ge=0, lt=1, description="boundary IoU: distance as share of a tile's diagonal; 0 = none")
     calibration_bins: int = pydantic.Field(15, ge=0, le=1000, description="calibration: bins of confidence; 0 = none")
     bootstrap: int = pydantic.Field(1000, ge=0, description="resamples of tiles behind the 95 % intervals; 0 = none")
+    flips: Flips = FLIPS_FIELD
     inference: InferenceConfig = pydantic.Field(default_factory=InferenceConfig, description="how tiles are predicted")
 
 
@@ -63,6 +64,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
         out=options.out,
         model=options.model.name,
         **inference,
+        flips=options.flips,
         gallery=options.gallery,
         gallery_worst=options.gallery_worst,
         boundary_share=options.boundary_share,

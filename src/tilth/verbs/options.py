@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -12,20 +12,22 @@ from tilth.config import Config
 from tilth.errors import UsageError
 
 
-def _ending_in(suffix: str, what: str) -> Callable[[Path], Path]:
-    def check(path: Path) -> Path:
-        if path.suffix.lower() != suffix:
-            raise ValueError(f"{what}; expected a name that ends in {suffix}")
-        return path
+def require_suffix(path: Path | None, suffix: str, what: str) -> Path | None:
+    """Refuse the name of an output that does not say what it is; for validators.
 
-    return check
+    Raises:
+        ValueError: it ends otherwise.
+    """
+    if path is not None and path.suffix.lower() != suffix:
+        raise ValueError(f"{what}; expected a name that ends in {suffix}")
+    return path
 
 
-CatalogFile = Annotated[Path, pydantic.AfterValidator(_ending_in(".parquet", "a catalog is a Parquet file"))]
-"""Where a catalog is written."""
+Flips = Literal["none", "horizontal", "both", "all"]
+"""Which mirrored views are averaged; see :data:`tilth.models.flips.FLIPS`."""
 
-PictureFile = Annotated[Path, pydantic.AfterValidator(_ending_in(".png", "a contact sheet is a PNG image"))]
-"""Where a picture is written."""
+FLIPS_FIELD: Any = pydantic.Field("none", description="average mirrored views of each window: 1, 2, 4 or 8 times the work, steadier labels")
+"""Field of an option of that type."""
 
 
 class WindowConfig(Config):

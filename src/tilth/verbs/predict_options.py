@@ -6,12 +6,12 @@ import math
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pydantic
 
 from tilth.config import Config
-from tilth.verbs.options import InferenceConfig
+from tilth.verbs.options import FLIPS_FIELD, Flips, InferenceConfig
 
 
 class PredictOptions(Config):
@@ -44,9 +44,7 @@ class PredictOptions(Config):
     datetime_pattern: str | None = pydantic.Field(
         None, description="regular expression with one group that finds the date in a file name; by default tags and names are searched"
     )
-    flips: Literal["none", "horizontal", "both", "all"] = pydantic.Field(
-        "none", description="average mirrored views of each window: 1, 2, 4 or 8 times the work, steadier labels"
-    )
+    flips: Flips = FLIPS_FIELD
     confidence: bool = pydantic.Field(False, description="also write the highest probability in percent")
     probabilities: bool = pydantic.Field(False, description="also write the probability of every class in percent, one band a class")
     polygons: bool = pydantic.Field(False, description="also write the map as polygons: class, ground area, mean confidence")
