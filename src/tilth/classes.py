@@ -160,7 +160,7 @@ class ClassScheme(Config):
             raise MissingFileError(f"{file}: no such class scheme file; give a YAML or JSON file with 'classes'")
         if file.suffix == ".json":
             try:
-                tree: Any = json.loads(file.read_text(encoding="utf-8"))
+                tree: Any = json.loads(file.read_text(encoding="utf-8-sig"))
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file}: not JSON: {error}") from None
         else:

@@ -123,7 +123,12 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
 def describe(model: type[pydantic.BaseModel], error: pydantic.ValidationError, source: str, names: Mapping[str, str] | None = None) -> str:
     """Turn a validation error into one line that names every problem by its path; ``names`` as in :meth:`Config.parse`."""
     problems = []
-    for item in error.errors():
+    found = error.errors()
+    # What is wrong inside a list is missing from it: that the list is too short is no news then.
+    above = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    for item in found:
+        if item["type"] == "too_short" and item["loc"] in above:
+            continue
         path = ".".join(str(part) for part in item["loc"])
         shown = (names or {}).get(str(item["loc"][0]) if item["loc"] else "")
         if item["type"] == "extra_forbidden":
@@ -132,6 +137,8 @@ def describe(model: type[pydantic.BaseModel], error: pydantic.ValidationError, s
             problems.append(f"missing {shown}" if shown and len(item["loc"]) == 1 else f"missing key {path!r}")
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            if item["type"] == "too_short":
+                message = f"expected at least {item['ctx']['min_length']}"
             # A check of a whole group of keys says itself what arrived; the group would fill the line.
             arrived = "" if isinstance(item["input"], Mapping | pydantic.BaseModel) else f", got {item['input']!r}"
             lead = f"{shown or path}: " if path else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tilth.catalog.config import VECTOR_SUFFIXES, BuildConfig
 from tilth.catalog.uris import absolute_uri
 from tilth.classes import ClassScheme
-from tilth.errors import DataError, MissingFileError, UsageError
+from tilth.errors import DataError, MissingFileError, UnreadableFileError, UsageError
 
 LABEL_FOLDERS = ("masks", "labels", "label", "mask", "annotations")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".bmp")
@@ -182,7 +182,9 @@ def _find_pairs(config: BuildConfig, item: Path, prefix: str) -> tuple[list[Foun
     known = {label for label in labels.values() if label is not None}
     if not known:
         raise DataError(f"{masks}: no mask belongs to any of {len(files)} images, for example {_label_stem(config, stems[files[0]])}.png")
-    lost = [Problem(str(file), "mask without image") for file in list_files(masks, LABEL_SUFFIXES, recursive=True) if file not in known]
+    taken = {label.with_suffix(""): f"its image has the mask {label.name}" for label in known}
+    others = [file for file in list_files(masks, LABEL_SUFFIXES, recursive=True) if file not in known]
+    lost = [Problem(str(file), taken.get(file.with_suffix(""), "mask without image")) for file in others]
     splits = _read_splits(item / "splits", set(stems.values()))
     scheme = _scheme(config, item, masks)
     found = []
@@ -221,14 +223,18 @@ def _read_splits(folder: Path, stems: set[str]) -> dict[str, str] | None:
     """Read ``splits/<name>.txt``: one stem a line; None where there is no such file.
 
     Raises:
-        DataError: a stem without image, or one in two splits.
+        DataError: no text, a stem without image, or one in two splits.
     """
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if not files:
         return None
     splits: dict[str, str] = {}
     for file in files:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        try:
+            # The mark that some editors put first is no part of the first stem.
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        except UnicodeDecodeError:
+            raise UnreadableFileError(f"{file}: no text in UTF-8; expected one stem a line") from None
         listed = [line for line in lines if line and not line.startswith("#")]
         missing = [stem for stem in listed if stem not in stems]
         if missing:

@@ -18,7 +18,7 @@ from tilth.catalog.table import Catalog
 from tilth.catalog.table_files import read_table
 from tilth.catalog.table_headers import read_image_headers
 from tilth.classes import ClassScheme
-from tilth.errors import DataError, TilthWarning, UsageError, suggest
+from tilth.errors import CatalogError, DataError, TilthWarning, UsageError, suggest
 from tilth.sensors import get_sensor
 
 Progress = Callable[[int, int], None]
@@ -68,8 +68,12 @@ def import_table(
     table = _set(table, "sensor", pa.repeat(pa.scalar(sensor.name), table.num_rows))
     _refuse_same_ids(table, str(file))
     table, schemes = _constants(table, config, str(file))
+    try:
+        catalog = Catalog(table, {sensor.name: sensor}, schemes)
+    except CatalogError as error:
+        raise CatalogError(f"{file}: {error}") from None
     _tell(left_out, problems)
-    return Catalog(table, {sensor.name: sensor}, schemes)
+    return catalog
 
 
 def _named_columns(table: pa.Table, config: ImportConfig, file: str) -> pa.Table:

@@ -61,7 +61,8 @@ def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], o
         owners: (N,) position in ``infos`` of the raster each window belongs to.
 
     Returns:
-        N WKB polygons (OGC:CRS84); None where the raster has no place on the Earth or the corners have no finite position.
+        N WKB polygons (OGC:CRS84), beyond 180 degrees where they lie across the antimeridian; None where the raster has no place on the
+        Earth or the corners have no finite position.
     """
     shapes: list[bytes | None] = [None] * len(windows)
     systems: dict[str, list[int]] = {}
@@ -83,11 +84,22 @@ def footprints(infos: Sequence[RasterInfo], windows: NDArray[np.integer[Any]], o
         row = np.stack([top, top + height, top + height, top], axis=1)
         x = affine[:, 0] * column + affine[:, 1] * row + affine[:, 2]
         y = affine[:, 3] * column + affine[:, 4] * row + affine[:, 5]
-        corners = _corner_degrees(x, y, crs)
+        corners = _unbroken(_corner_degrees(x, y, crs))
         finite = np.isfinite(corners).all(axis=(1, 2))
         for index, shape in zip(chosen[finite].tolist(), shapely.to_wkb(shapely.polygons(corners[finite])), strict=True):
             shapes[index] = shape
     return shapes
+
+
+def _unbroken(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let windows that lie across the antimeridian, where longitudes fall back from left to right, go on beyond 180 degrees.
+
+    Taken as they are, their corners would span the globe.
+    """
+    longitude = corners[..., 0]
+    across = (longitude[:, 3] - longitude[:, 0] < -180) | (longitude[:, 2] - longitude[:, 1] < -180)
+    longitude[across] += np.where(longitude[across] < 0, 360, 0)
+    return corners
 
 
 def _corner_degrees(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> NDArray[np.float64]:

@@ -7,15 +7,11 @@ decodes once. A packed catalog is a catalog like any other; only its ``image`` a
 from __future__ import annotations
 
 import functools
-import json
 import os
-import re
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,24 +19,18 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.catalog import origin, schema
-from tilth.catalog.pack_plan import Entry, Plan, Shard, make_plan, needed_bytes
+from tilth.catalog.pack_folder import CATALOG_NAME, RECORD_NAME, begun, clear, refuse_full_disk, refuse_others, whole_shard
+from tilth.catalog.pack_plan import Entry, Plan, Shard, make_plan
 from tilth.catalog.rows import window_array
 from tilth.catalog.table import Catalog
-from tilth.errors import CatalogError, DataError, MissingExtraError, MissingFileError, OutputExistsError, TilthError
-from tilth.imagery.packing import FORMAT, Codec, Record, read_stamp, record_uri, shard_file
+from tilth.errors import CatalogError, DataError, MissingExtraError, MissingFileError
+from tilth.imagery.packing import FORMAT, Codec, Record, record_uri, shard_file
 from tilth.imagery.read import read_info, read_pixels
 from tilth.imagery.write import write_json
 from tilth.seeds import generator
 
 __all__ = ["PackReport", "measure_reading", "pack_catalog"]
 
-CATALOG_NAME = "catalog.parquet"
-RECORD_NAME = "pack.json"
-"""Says what a folder of shards was made from; written first, as the catalog is written last."""
-
-_SHARD_NAME = re.compile(r"^(images|labels)-\d{5,}\.arrow$")
-# What a killed process leaves behind; see imagery.files.atomic_path.
-_TEMPORARY_NAME = re.compile(r"^\.((images|labels)-\d{5,}|catalog|pack)\.\d+-\d+\.(arrow|parquet|json)$")
 _HEADERS_KEPT = 256
 
 
@@ -77,8 +67,8 @@ def pack_catalog(
 ) -> PackReport:
     """Copy the pixels and labels of every tile into shards, and write a catalog of them.
 
-    What was interrupted, however harshly, goes on with the same call and ends in the same bytes. A later call keeps the shards whose
-    source files have the size and time of change they had, and makes the others anew.
+    What was interrupted, however harshly, goes on with the same call and ends in the same bytes. A failure leaves whole shards or nothing.
+    A later call keeps the shards whose source files have the size and time of change they had, and makes the others anew.
 
     Args:
         catalog: tiles to pack; those that show the same window of the same raster share a record.
@@ -103,17 +93,16 @@ def pack_catalog(
         raise CatalogError("pack: the catalog is empty")
     folder = Path(out)
     plan = make_plan(catalog, shard_mb * 2**20, codec)
-    _refuse_others(folder, plan, codec, shard_mb)
-    found = {shard.name: _whole(folder, shard, skip_bad) for shard in plan.shards}
-    missing = [shard for shard in plan.shards if found[shard.name] is None]
-    _refuse_full_disk(folder, missing, codec)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TilthError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    refuse_others(folder, plan, codec, shard_mb)
+    found: dict[str, list[str] | None] = {}
     reasons: dict[str, str] = {}
-    with _alone(folder):
-        _clear(folder, plan, missing)
+    with begun(folder, found):
+        # Another process may have finished a pack since the first look.
+        refuse_others(folder, plan, codec, shard_mb)
+        found |= {shard.name: whole_shard(folder, shard, skip_bad) for shard in plan.shards}
+        missing = [shard for shard in plan.shards if found[shard.name] is None]
+        refuse_full_disk(folder, missing, codec)
+        clear(folder, plan, missing)
         write_json(folder / RECORD_NAME, {"format": FORMAT, "identity": plan.identity, "codec": codec, "shard_mb": shard_mb})
         total, done = sum(len(shard.entries) for shard in missing), 0
         for shard in missing:
@@ -124,7 +113,7 @@ def pack_catalog(
                     done += 1
                     if progress is not None:
                         progress(done, total)
-            found[shard.name] = _whole(folder, shard, skip_bad)
+            found[shard.name] = whole_shard(folder, shard, skip_bad)
         packed, left_out = _packed_catalog(catalog, plan, folder, {name: ids or [] for name, ids in found.items()})
         if not len(packed):
             raise CatalogError(f"pack: none of the {len(catalog)} tiles can be read; the first: {next(iter(reasons.values()), 'unknown')}")
@@ -174,7 +163,8 @@ def _records(shard: Shard, codec: Codec, workers: int, reasons: dict[str, str], 
         except (DataError, MissingFileError, OSError) as error:
             if not skip_bad:
                 raise DataError(
-                    f"tile {entry.tile_id!r} cannot be packed: {error}; leave out such tiles with --skip-bad, or see tilth catalog check"
+                    f"tile {entry.tile_id!r} cannot be packed: {error}; leave out such tiles with --skip-bad, which goes on from the "
+                    "shards that are done, or see tilth catalog check"
                 ) from None
             reasons[entry.tile_id] = str(error)
             return None
@@ -219,77 +209,3 @@ def _packed_catalog(catalog: Catalog, plan: Plan, folder: Path, found: dict[str,
     )
     ids = catalog.column("tile_id")
     return packed, [ids[row] for row in np.flatnonzero(~sound).tolist()]
-
-
-def _whole(folder: Path, shard: Shard, skip_bad: bool) -> list[str] | None:
-    """Tile ids in a shard that is there and as it should be; None if it must be made."""
-    stamped = read_stamp(folder / shard.name)
-    if stamped is None or stamped[0] != shard.stamp:
-        return None
-    # Tiles that were left out are tried again, unless leaving them out is still what is wanted.
-    return stamped[1] if skip_bad or len(stamped[1]) == len(shard.entries) else None
-
-
-def _refuse_others(folder: Path, plan: Plan, codec: str, shard_mb: int) -> None:
-    """Refuse a folder that something else would be lost in."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputExistsError(f"{folder}: is a file; packed tiles need a folder: choose another --out")
-    names = [path.name for path in folder.iterdir() if not _TEMPORARY_NAME.match(path.name)]
-    record = folder / RECORD_NAME
-    if not names:
-        return
-    try:
-        made = json.loads(record.read_text(encoding="utf-8"))
-        known = {name: made[name] for name in ("format", "identity", "codec", "shard_mb")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise OutputExistsError(
-            f"{folder}: holds {len(names)} files ({', '.join(sorted(names)[:3])}) and no pack of tilth; choose another --out"
-        ) from None
-    wanted = {"format": FORMAT, "codec": codec, "shard_mb": shard_mb}
-    changes = [f"{name} {known[name]} -> {value}" for name, value in wanted.items() if known[name] != value]
-    if changes or known["identity"] != plan.identity:
-        what = ", ".join(changes) or "other tiles, windows or labels"
-        raise OutputExistsError(f"{folder}: holds another pack ({what}); remove the folder, or choose another --out")
-
-
-def _refuse_full_disk(folder: Path, missing: Sequence[Shard], codec: Codec) -> None:
-    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free, needed = shutil.disk_usage(place).free, needed_bytes(missing, codec)
-    if needed > free:
-        raise TilthError(f"{folder}: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free; choose another --out, or fewer tiles")
-
-
-def _clear(folder: Path, plan: Plan, missing: Sequence[Shard]) -> None:
-    """Remove what a killed process left, shards of a former division, and a catalog whose shards are about to change."""
-    planned = {shard.name for shard in plan.shards}
-    for path in folder.iterdir():
-        surplus = _SHARD_NAME.match(path.name) and path.name not in planned
-        if surplus or _TEMPORARY_NAME.match(path.name) or (missing and path.name == CATALOG_NAME):
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from packing into the same folder meanwhile, where the file system can.
-
-    Raises:
-        TilthError: another process is at it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # File systems without locks go without.
-            if isinstance(error, BlockingIOError):
-                raise TilthError(f"{folder}: another process is packing into it; wait for it, or choose another --out") from None
-        yield
-    finally:
-        os.close(handle)

@@ -14,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilth.catalog.index_raster import Blocks, blocks_of, grid_settings, stamp_of, write_index_raster
+from tilth.catalog.reprojection import shapes_near
 from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra, suggest
-from tilth.imagery.grid import map_position, short_crs, window_transform
+from tilth.imagery.grid import map_position, window_transform
 from tilth.imagery.read import RasterInfo, Window
 
 _NEED = "label polygons"
 _POLYGON, _COLLECTION, _MULTIPOLYGON = 3, 7, 6
 _NAMED_ROWS = 5
+
+_LARGE = 1000
+"""Vertices of a shape that is cut to each block before it is rasterised."""
+
+_AROUND = 4
+"""Pixels around a block that shapes are cut to, so that no cut lies in it."""
 
 Naming = Callable[[dict[str, int], str], dict[str, int]]
 """Gives the class id of each attribute value, from the number of features by value and what to call the source in messages."""
@@ -45,28 +52,24 @@ class Polygons:
     ids: NDArray[np.uint8]
     notes: tuple[str, ...]
     stamp: str
-    _projected: dict[str, tuple[NDArray[np.object_], Any]] = field(default_factory=dict)
+    _tree: Any = field(default=None, repr=False)
 
-    def on(self, crs: str) -> tuple[NDArray[np.object_], Any]:
-        """Return the shapes in a CRS (None where one has no place in it) and the search tree over them.
+    def near(self, image: RasterInfo) -> tuple[NDArray[np.object_], NDArray[np.uint8], Any]:
+        """Return what may touch an image, in its CRS: shapes, their class ids, and the search tree over them.
 
         Raises:
-            DataError: there is no way from one CRS to the other.
+            DataError: there is no way from one CRS to the other, or a shape lies partly where the CRS of the image has no place.
         """
-        if crs not in self._projected:
-            import geopandas
-            import shapely
-            from pyproj.exceptions import ProjError
+        import pyproj
+        import shapely
 
-            try:
-                there = geopandas.GeoSeries(self.shapes, crs=self.crs).to_crs(crs).to_numpy()
-            except ProjError as error:
-                reason = " ".join(str(error).split())
-                raise DataError(f"{self.file}: polygons cannot be brought to the CRS {short_crs(crs)}: {reason}") from None
-            there = np.array(there, dtype=object)
-            there[~np.isfinite(shapely.bounds(there)).all(axis=1)] = None
-            self._projected[crs] = there, shapely.STRtree(there)
-        return self._projected[crs]
+        if self._tree is None:
+            self._tree = shapely.STRtree(self.shapes)
+        crs = pyproj.CRS.from_user_input(self.crs)
+        if crs.equals(pyproj.CRS.from_user_input(image.crs), ignore_axis_order=True):
+            return self.shapes, self.ids, self._tree
+        shapes, owners = shapes_near(self.shapes, self._tree, crs, image, self.file)
+        return shapes, self.ids[owners], shapely.STRtree(shapes)
 
 
 def read_polygons(file: str, column: str | None, layer: str | None, naming: Naming) -> Polygons:
@@ -126,15 +129,14 @@ def rasterise(polygons: Polygons, image: RasterInfo, outside: int, target: Path)
         Whether any polygon touches the image.
 
     Raises:
-        DataError: the polygons cannot be brought to the image's CRS.
+        DataError: the polygons cannot be brought to the image's CRS, or reach, near the image, to where it has no place.
     """
-    assert image.crs is not None
-    shapes, tree = polygons.on(image.crs)
+    shapes, ids, tree = polygons.near(image)
     stamp = stamp_of([], ["polygons", polygons.stamp, outside, grid_settings(image)])
 
     def make() -> Blocks:
         for window in blocks_of(image):
-            yield window, _burn(shapes, polygons.ids, tree, image, window, outside)
+            yield window, _burn(shapes, ids, tree, image, window, outside)
 
     write_index_raster(target, image, stamp, make)
     return bool(len(_touching(tree, image, Window(0, 0, image.width, image.height))))
@@ -149,13 +151,30 @@ def _burn(shapes: NDArray[np.object_], ids: NDArray[np.uint8], tree: Any, image:
         return np.full((window.height, window.width), outside, dtype=np.uint8)
     assert image.transform is not None
     return rasterize(
-        zip(shapes[touching], ids[touching].tolist(), strict=True),
+        zip(_cut(shapes[touching], image, window), ids[touching].tolist(), strict=True),
         out_shape=(window.height, window.width),
         fill=outside,
         transform=Affine(*window_transform(image.transform, window)),
         all_touched=False,
         dtype="uint8",
     )
+
+
+def _cut(shapes: NDArray[np.object_], image: RasterInfo, window: Window) -> NDArray[np.object_]:
+    """Cut large shapes to the surroundings of a window: rasterising takes as long as all edges are many, wherever they lie."""
+    import shapely
+
+    large = shapely.get_num_coordinates(shapes) > _LARGE
+    if not large.any():
+        return shapes
+    assert image.transform is not None
+    column, row, width, height = window
+    ends = ((column - _AROUND, row - _AROUND), (column + width + _AROUND, row + height + _AROUND))
+    x, y = zip(*(map_position(image.transform, left, top) for left, _ in ends for _, top in ends), strict=True)
+    cut = shapely.clip_by_rect(shapes[large], min(x), min(y), max(x), max(y))
+    shapes = shapes.copy()
+    shapes[large] = np.where(shapely.is_empty(cut), shapes[large], cut)
+    return shapes
 
 
 def _touching(tree: Any, image: RasterInfo, window: Window) -> NDArray[np.integer[Any]]:

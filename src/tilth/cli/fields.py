@@ -38,7 +38,8 @@ class Field:
         repeated: whether it may be given several times.
         numeric: whether all values are numbers, so that several may be written with commas.
         optional: whether the word ``null`` stands for "none", as it does in YAML.
-        readable: whether the text is read as YAML reads it; otherwise it is passed on as it is.
+        readable: whether the text is read as YAML reads it; otherwise it is passed on as it is, unless it is a mapping in braces where one
+            may be given.
     """
 
     key: str
@@ -59,8 +60,18 @@ class Field:
         """Turn the typed texts into the value that the options class validates."""
         if self.repeated and self.numeric:
             texts = [part for text in texts for part in text.split(",") if part]
-        values = [yaml.safe_load(text) if self.readable or (self.optional and text == "null") else text for text in texts]
+        values = [self._read(text) for text in texts]
         return values if self.repeated or self.length > 1 else values[-1]
+
+    def _read(self, text: str) -> Any:
+        braces = "MAPPING" in self.metavar.split("|") and text.lstrip().startswith("{")
+        if not (self.readable or braces or (self.optional and text == "null")):
+            return text
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            # Whoever validates says what was expected, and shows what was typed.
+            return text
 
 
 def fields_of(options: type[Config]) -> list[Field]:

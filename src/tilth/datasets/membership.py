@@ -77,7 +77,7 @@ def _read_listings(rules: Splits, root: Path, partial: bool, warn: Warn) -> dict
     splits: dict[str, str] = {}
     for name, split in found:
         try:
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
+            lines = (root / name).read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise UnreadableFileError(f"{root / name}: no text; expected one stem a line") from None
         for stem in (line.strip() for line in lines):

@@ -17,6 +17,7 @@ from tilth.evaluation.area_result import ASSESSMENT_FILE, AreaAssessment
 from tilth.evaluation.map_strata import Strata, classes_at, read_strata
 from tilth.evaluation.record import Interval
 from tilth.evaluation.reference_points import ReferencePoints, class_ids, pixels_of, read_points
+from tilth.imagery.files import new_folder
 from tilth.imagery.write import write_text
 
 TABLE_FILE = "assessment.csv"
@@ -80,8 +81,9 @@ def assess_map(uri: str, reference: str | Path, *, column: str = "reference", ou
             level=3,
         )
     if out is not None:
-        write_text(Path(out) / TABLE_FILE, assessment_csv(assessment))
-        write_text(Path(out) / ASSESSMENT_FILE, assessment.to_json())
+        with new_folder(Path(out)):
+            write_text(Path(out) / TABLE_FILE, assessment_csv(assessment))
+            write_text(Path(out) / ASSESSMENT_FILE, assessment.to_json())
     return assessment
 
 

@@ -20,6 +20,7 @@ from tilth.evaluation.metrics import scores
 from tilth.evaluation.result import METRICS_FILE, Evaluation, TileScore
 from tilth.evaluation.samples import Inference, OnBad, labelled_tiles, read_sample
 from tilth.evaluation.summarise import TILES_FILE, summarise, tiles_csv
+from tilth.imagery.files import new_folder
 from tilth.imagery.write import write_text
 
 if TYPE_CHECKING:
@@ -97,9 +98,10 @@ def evaluate_catalog(
     if out is None:
         return evaluation
     pictures = _pictures(inference, labelled, measured, choose(measured.tiles, gallery, gallery_worst))
-    evaluation = evaluation.model_copy(update={"gallery": write_gallery(Path(out), pictures)})
-    write_text(Path(out) / TILES_FILE, tiles_csv(measured, segmenter.scheme))
-    write_text(Path(out) / METRICS_FILE, evaluation.to_json())
+    with new_folder(Path(out)):
+        evaluation = evaluation.model_copy(update={"gallery": write_gallery(Path(out), pictures)})
+        write_text(Path(out) / TILES_FILE, tiles_csv(measured, segmenter.scheme))
+        write_text(Path(out) / METRICS_FILE, evaluation.to_json())
     return evaluation
 
 

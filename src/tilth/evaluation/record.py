@@ -54,7 +54,7 @@ def read_record(kind: type[R], path: str | Path, name: str) -> R:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         message = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{file}: not a {name} of this version: {where}: {message}; evaluate again to rewrite it") from None
+        raise DataError(f"{file}: cannot be read as {name} of this version: {where}: {message}; write it again, or upgrade tilth") from None
 
 
 def ratio(numerator: float, denominator: float) -> float | None:

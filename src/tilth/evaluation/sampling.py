@@ -22,7 +22,8 @@ from tilth.errors import OutputExistsError, UsageError, needs_extra, suggest
 from tilth.evaluation.map_strata import Strata
 from tilth.imagery.gdal import bounded_cache
 from tilth.imagery.read import read_label
-from tilth.imagery.write import atomic_path, write_text
+from tilth.imagery.vector import write_geopackage
+from tilth.imagery.write import write_text
 
 COLUMNS = ("id", "x", "y", "map_id", "map_class", "reference")
 """Columns of a file of points; ``reference`` is empty, to be filled with the name (or id) of the true class."""
@@ -230,9 +231,7 @@ def write_points(strata: Strata, points: SamplePoints, out: str | Path) -> Path:
     frame = geopandas.GeoDataFrame(
         dict(zip(COLUMNS, values, strict=True)), geometry=geopandas.points_from_xy(x, y), crs=strata.header.info.crs
     )
-    with atomic_path(path) as temporary:
-        frame.to_file(temporary, layer=LAYER, driver="GPKG", engine="pyogrio")
-    return path
+    return write_geopackage(path, frame, LAYER)
 
 
 def check_target(out: str | Path) -> Path:

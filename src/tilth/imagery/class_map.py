@@ -86,4 +86,7 @@ def class_names(text: str) -> dict[int, str]:
             tree = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             tree = [part.strip() for part in text.split(",")]
-    return {int(key): str(value) for key, value in tree.items()} if isinstance(tree, Mapping) else dict(enumerate(map(str, tree)))
+    if isinstance(tree, Mapping):
+        # Any program may write a tag of that name; keys that are no ids name no class.
+        return {int(key): str(value) for key, value in tree.items() if str(key).isdecimal()}
+    return dict(enumerate(map(str, tree))) if isinstance(tree, list | tuple) else {}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,9 @@ SIDECAR = ".aux.xml"
 """Suffix that GDAL appends to a raster's name for what the format itself cannot hold (class names in a GeoTIFF)."""
 
 _COUNTER = itertools.count()
+
+_LONGEST = 100
+"""Bytes of a name that its temporary file is called after."""
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         A path in the same folder with the same suffix, where nothing exists yet.
 
     Raises:
-        TilthError: the folder cannot be made or written to, or ``path`` is a folder.
+        TilthError: the folder cannot be made or written to, ``path`` is a folder, or the disk is full.
 
     Example:
         >>> import tempfile
@@ -48,19 +53,84 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     if target.is_dir():
         raise TilthError(f"{target}: is a folder; give the path of a file")
     made = make_folder(target.parent)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}-{next(_COUNTER)}{target.suffix}")
+    temporary = target.with_name(f".{_plain(target.stem)}.{os.getpid()}-{next(_COUNTER)}{target.suffix}")
     sidecar = Path(f"{temporary}{SIDECAR}")
     try:
         yield temporary
         move_into_place(temporary, target)
-    except BaseException:
+    except BaseException as error:
         for left in (temporary, sidecar):
             with suppress(OSError):
                 left.unlink(missing_ok=True)
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(made)
+        # A full disk is reported without a name, other failures with that of the temporary file.
+        if isinstance(error, OSError) and not isinstance(error, TilthError) and error.filename in (None, str(temporary)):
+            raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
         raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Take back a folder that was not there, or was empty, if what fills it fails; one that held something is left as it is then.
+
+    Ctrl-C is no failure: what is whole stays.
+    """
+    was_there = folder.exists()
+    if was_there and (not folder.is_dir() or any(folder.iterdir())):
+        yield
+        return
+    above = list(itertools.takewhile(lambda place: not place.exists(), folder.parents))
+    try:
+        yield
+    except Exception:
+        for inside in folder.iterdir() if folder.is_dir() else ():
+            if inside.is_dir() and not inside.is_symlink():
+                shutil.rmtree(inside, ignore_errors=True)
+            else:
+                inside.unlink(missing_ok=True)
+        _remove_empty(above if was_there else [folder, *above])
+        raise
+
+
+@contextmanager
+def folder_lock(folder: Path, doing: str) -> Iterator[None]:
+    """Keep other processes from working in the same folder meanwhile, where the file system can; a process that dies lets go of it.
+
+    Args:
+        folder: exists.
+        doing: what the other process is at, for the message: ``packing into``.
+
+    Raises:
+        TilthError: another process is at it, or it has taken the folder away.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    taken = f"{folder}: another process is {doing} it; wait for it, or choose another place"
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise TilthError(taken) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # File systems without locks go without.
+            if isinstance(error, BlockingIOError):
+                raise TilthError(taken) from None
+        # Whoever had the lock until now may have removed the folder, or made another.
+        if not folder.exists() or not os.path.samestat(folder.stat(), os.fstat(handle)):
+            raise TilthError(taken)
+        yield
+    finally:
+        os.close(handle)
+
+
+def reason_of(error: OSError) -> str:
+    """Say what went wrong in the words of the operating system, without names of files."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def make_folder(folder: Path) -> list[Path]:
@@ -70,10 +140,14 @@ def make_folder(folder: Path) -> list[Path]:
         TilthError: the folder cannot be made or written to.
     """
     missing = list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
+    above = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if above is not None and not above.is_dir():
+        raise TilthError(f"{folder}: cannot be made: {'it' if above == folder else above} is a file; choose another place")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TilthError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        _remove_empty(missing)
+        raise TilthError(f"{folder}: cannot be made: {reason_of(error)}") from error
     if not os.access(folder, os.W_OK):
         raise TilthError(f"{folder}: cannot be written to; choose another place or change its permissions")
     return missing
@@ -93,7 +167,19 @@ def move_into_place(source: Path, target: Path) -> None:
         else:
             Path(f"{target}{SIDECAR}").unlink(missing_ok=True)
     except OSError as error:
-        raise TilthError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made in vain, deepest first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _plain(stem: str) -> str:
+    """Shorten a name, so that there is room for what comes after it, and keep line breaks out of it, which some libraries drop."""
+    return re.sub(r"[\x00-\x1f]", "_", stem.encode()[:_LONGEST].decode(errors="ignore"))
 
 
 def _move(source: Path, target: Path) -> None:

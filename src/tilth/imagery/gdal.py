@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ from tilth.imagery.raster import Pixels, RasterInfo, Window, finite, thinning, w
 KEPT_OPEN = 16
 """Datasets kept open a thread."""
 
-CACHE_BYTES = 128 * 2**20
+CACHE_BYTES = 64 * 2**20
 """What :func:`bounded_cache` lets GDAL keep of decoded blocks; by itself it takes a twentieth of the machine's memory."""
 
 _STRICT = "GDAL_ERROR_ON_LIBJPEG_WARNING"
@@ -105,6 +106,15 @@ def raster_tags(uri: str) -> dict[str, str]:
     """
     with _dataset(uri) as dataset:
         return dict(dataset.tags())
+
+
+def has_control_points(uri: str) -> bool:
+    """Say whether a raster names the places of some pixels only, as radar scenes in slant range do; false for what GDAL cannot read."""
+    try:
+        with _dataset(uri) as dataset:
+            return bool(dataset.gcps[0])
+    except UnreadableFileError:
+        return False
 
 
 def raster_files(uri: str) -> list[str]:
@@ -223,6 +233,7 @@ def _opened_raster(uri: str) -> Iterator[_Opened]:
             # A GDAL environment takes longer to enter than a small window to read; only remote files need more of it than this option.
             if not rasterio.env.get_gdal_config(_STRICT):
                 rasterio.env.set_gdal_config(_STRICT, "YES")
+                _keep_quiet(rasterio)
             environment: Any = nullcontext()
         else:
             environment = rasterio.Env(**{_STRICT: "YES"})
@@ -233,7 +244,15 @@ def _opened_raster(uri: str) -> Iterator[_Opened]:
         reason = " ".join(str(error.__cause__ or error).split())
         if "://" in uri and ("404" in reason or "does not exist" in reason):
             raise MissingFileError(f"{uri}: no such file: {reason}") from None
+        if Path(uri).is_dir():
+            raise UnreadableFileError(f"{uri}: is a folder; give a raster that lies in it") from None
         raise UnreadableFileError(f"{uri}: cannot be read, truncated, damaged or of an unknown format: {reason}") from None
+
+
+def _keep_quiet(rasterio: ModuleType) -> None:
+    """Keep what GDAL says outside of an environment off the terminal; what ends in a failure is raised as well."""
+    if not rasterio.env.get_gdal_config("CPL_LOG"):
+        rasterio.env.set_gdal_config("CPL_LOG", os.devnull)
 
 
 def _opened(uri: str, key: tuple[Any, ...], rasterio: ModuleType) -> _Opened:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ BLOCK = 512
 """Side of the internal tiles of a Cloud Optimized GeoTIFF, in pixels."""
 
 _SUFFIXES = frozenset({".tif", ".tiff"})
+
+_READ_BYTES = 2**24
+"""Read back at once."""
 
 _VALUES = 256
 
@@ -68,8 +72,10 @@ def raster_file(
 ) -> Iterator[BlockWriter]:
     """Build a GeoTIFF block by block; it takes its place when the block of code ends well, and nothing is left otherwise.
 
-    Every pixel is written once. 8-bit bands carry their statistics (tags ``STATISTICS_MINIMUM`` ... as GDAL computes them); a raster with
-    class names also has a sidecar ``<path>.aux.xml`` with category names and an attribute table: value, pixels, name, colour.
+    Every pixel is written once. The file is read again before it takes its place, for GDAL does not always tell when a disk is full.
+
+    8-bit bands carry their statistics (tags ``STATISTICS_MINIMUM`` ... as GDAL computes them); a raster with class names also has a
+    sidecar ``<path>.aux.xml`` with category names and an attribute table: value, pixels, name, colour.
 
     Overviews of a Cloud Optimized GeoTIFF hold the most frequent class where there is a legend of classes, and means otherwise; nodata
     never counts.
@@ -110,12 +116,14 @@ def raster_file(
                 with rasterio.open(built, "w", driver="GTiff", width=width, height=height, **layout) as dataset:
                     _describe(dataset, legend, band_names)
                     seen = np.zeros((count, _VALUES), np.int64) if dtype == "uint8" else None
-                    yield _block_writer(dataset, seen)
+                    written = Written()
+                    yield _block_writer(dataset, seen, written)
                     if seen is not None:
                         for band, counts in enumerate(seen, start=1):
                             dataset.update_tags(band, **_statistics(counts, legend.nodata))
                 if cog:
                     _copy_to_cog(built, temporary, categorical=bool(legend.class_names or legend.colours))
+                _refuse_torn(temporary, target, written)
             sidecar.unlink(missing_ok=True)
             if legend.class_names:
                 sidecar.write_text(_legend_xml(legend, None if seen is None else seen[0]), encoding="utf-8")
@@ -176,13 +184,52 @@ def _describe(dataset: Any, legend: Legend, band_names: tuple[str, ...] | None) 
     dataset.update_tags(**{**class_tags(legend.class_names), **legend.tags} if legend.class_names else legend.tags)
 
 
-def _block_writer(dataset: Any, seen: NDArray[np.int64] | None) -> BlockWriter:
+@dataclass
+class Written:
+    """What was handed to GDAL, to be found again in the file.
+
+    Attributes:
+        total: sum of all bytes.
+    """
+
+    total: int = 0
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Count a block of any shape."""
+        self.total += int(np.ascontiguousarray(block).view(np.uint8).sum(dtype=np.int64))
+
+
+def _refuse_torn(file: Path, target: Path, written: Written) -> None:
+    """Read a file back, a few rows at a time.
+
+    Raises:
+        TilthError: it does not hold what was written.
+    """
+    rasterio = rasterio_module()
+    found = Written()
+    with suppress(rasterio.errors.RasterioError), rasterio.open(file) as dataset:
+        deep = BLOCK * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
+        across = max(1, _READ_BYTES // (deep * BLOCK)) * BLOCK
+        for row in range(0, dataset.height, BLOCK):
+            for column in range(0, dataset.width, across):
+                rows, columns = min(BLOCK, dataset.height - row), min(across, dataset.width - column)
+                found.add(dataset.read(window=((row, row + rows), (column, column + columns))))
+    if found != written:
+        raise TilthError(f"{target}: was not written whole; {_room(target)}: make room, or choose another place")
+
+
+def _room(target: Path) -> str:
+    return f"{shutil.disk_usage(target.parent).free / 2**20:,.1f} MiB are free there"
+
+
+def _block_writer(dataset: Any, seen: NDArray[np.int64] | None, written: Written) -> BlockWriter:
     """Return the writer of blocks; ``seen`` (bands, 256) receives how many pixels have each 8-bit value."""
 
     def write(block: NDArray[Any], column: int, row: int) -> None:
         bands = block[None] if block.ndim == 2 else block
         height, width = bands.shape[1:]
         dataset.write(np.ascontiguousarray(bands), window=((row, row + height), (column, column + width)))
+        written.add(bands)
         if seen is not None:
             for counts, band in zip(seen, bands, strict=True):
                 counts += np.bincount(band.ravel(), minlength=_VALUES)
@@ -250,10 +297,13 @@ def _attribute_table(legend: Legend, counts: NDArray[np.int64]) -> str:
 def _quiet(target: Path) -> Iterator[None]:
     """Turn what GDAL reports into one line that names the file, and keep its own lines off the terminal."""
     rasterio = rasterio_module()
+    # Not among rasterio's public errors, yet this is what copying a file that is cut short ends in.
+    from rasterio._err import CPLE_BaseError
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             with rasterio.Env():
                 yield
-        except rasterio.errors.RasterioError as error:
-            raise TilthError(f"{target}: cannot be written: {' '.join(str(error.__cause__ or error).split())}") from error
+        except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+            raise TilthError(f"{target}: cannot be written: {' '.join(str(error.__cause__ or error).split())}; {_room(target)}") from error

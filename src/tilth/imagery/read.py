@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilth.classes import IGNORE_INDEX
-from tilth.errors import DataError, MissingFileError
+from tilth.errors import DataError, MissingFileError, UnreadableFileError
 from tilth.imagery import gdal, packed, plain
 from tilth.imagery.raster import Pixels, RasterInfo, Window, thinned_positions, thinning
 
@@ -132,11 +133,16 @@ def _reader(uri: str) -> str:
     """Choose the reader: ``packed``, or by suffix ``image``, ``array`` or ``raster``."""
     if packed.is_packed(uri):
         return "packed"
-    # Small windows are read in less time than path objects take.
-    if not os.path.exists(uri):  # noqa: PTH110
+    try:
+        # Small windows are read in less time than path objects take.
+        mode = os.stat(uri).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
         if _REMOTE.match(uri):
             return "raster"
-        raise MissingFileError(f"{uri}: no such file")
+        raise MissingFileError(f"{uri}: no such file") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        # Opening a pipe waits for ever.
+        raise UnreadableFileError(f"{uri}: is a pipe or a device; rasters are read in any order, so give a file")
     suffix = os.path.splitext(uri)[1].lower()  # noqa: PTH122
     if suffix == ".npy":
         return "array"

@@ -117,7 +117,7 @@ def draw_areas(rows: Sequence[AreaBar], unit: str) -> Markup:
             low, far = (f"{across(end):.1f}" for end in row.interval)
             parts.append(f'<path class="whisker" d="M{low} {middle}H{far}M{low} {middle - 5}v10M{far} {middle - 5}v10"/>')
         if row.mapped is not None:
-            parts.append(f'<path class="mapped" d="M{across(row.mapped):.1f} {middle - 7}l-5 -9h10z"/>')
+            parts.append(f'<path class="mapped" d="M{across(row.mapped):.1f} {middle + 7}l-5 9h10z"/>')
         parts.append("</g>")
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 - every foreign text in it is escaped above

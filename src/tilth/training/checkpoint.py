@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from tilth.errors import UnreadableFileError
-from tilth.imagery.write import atomic_path
+from tilth.models.weights import save_tensors
 
 CHECKPOINT_VERSION = 1
 _TENSOR = "__tensor__"
@@ -24,12 +23,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Args:
         path: file to write.
         state: nested dictionaries and lists of tensors, numbers, strings, booleans and None; keys are strings or integers.
+
+    Raises:
+        TilthError: the place cannot be written to, or the disk is full.
     """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = _detach(state, "", tensors)
     header = {"version": str(CHECKPOINT_VERSION), "state": json.dumps(skeleton)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    save_tensors(path, tensors, header)
 
 
 def load_checkpoint(path: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tilth.errors import OutputExistsError, RunError
+from tilth.imagery.files import new_folder
 from tilth.imagery.write import write_json, write_text
 
 _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
@@ -65,16 +66,17 @@ class Run:
 
         Raises:
             OutputExistsError: the folder already holds something.
+            TilthError: it cannot be made or written to.
         """
         if self.folder.exists() and any(self.folder.iterdir()) and not self.barely_begun:
             state = (
                 "a finished run" if self.finished else "a run that can be continued with --resume" if self.checkpoint.is_file() else "files"
             )
             raise OutputExistsError(f"{self.folder}: already holds {state}; choose another --out, or remove it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / _FIRST_FILE, describe_environment())
-        write_json(self.folder / "data.json", dict(data))
-        write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+        with new_folder(self.folder):
+            write_json(self.folder / _FIRST_FILE, describe_environment())
+            write_json(self.folder / "data.json", dict(data))
+            write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
     def resume(self, recipe: Mapping[str, Any], data: Mapping[str, Any], may_differ: frozenset[str]) -> None:
         """Check that a run can go on with this recipe and data; one that was stopped before its first checkpoint begins anew.

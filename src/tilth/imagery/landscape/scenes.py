@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tilth.imagery.files import new_folder
 from tilth.imagery.landscape.config import ScenesConfig
 from tilth.imagery.landscape.generate import generate_landscape
 from tilth.imagery.landscape.label_noise import noisy_labels
@@ -35,7 +36,11 @@ def write_scenes(folder: str | Path, config: ScenesConfig) -> list[Path]:
         ConfigError: the sensor has bands that cannot be simulated.
         TilthError: the folder cannot be written to.
     """
-    root = Path(folder)
+    with new_folder(Path(folder)):
+        return _write_scenes(Path(folder), config)
+
+
+def _write_scenes(root: Path, config: ScenesConfig) -> list[Path]:
     scheme = landscape_scheme()
     classes = [{"index": index, "name": item.name, "colour": item.colour} for index, item in enumerate(scheme.classes)]
     write_json(root / "classes.json", {"name": scheme.name, "classes": classes, "ignore_index": 255})
