@@ -136,6 +136,24 @@ def test_masks_of_sources_hold_in_the_stack_also_when_warped(tmp_path, kind):
     assert np.array_equal(on_finer.valid, (mask > 0).repeat(2, axis=0).repeat(2, axis=1))
 
 
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_no_data_in_one_band_is_no_data_when_warped_as_it_is_when_read_directly(tmp_path, resampling):
+    path, values = raster(tmp_path / "a.tif", count=3, dtype="uint8", nodata=0)
+    values[1, 10:20, 30:45] = 0
+    write_raster(path, values, crs=UTM, transform=GRID, nodata=0)
+    plain = read_pixels(str(path))
+    like, _ = raster(tmp_path / "finer.tif", size=(80, 120), grid=(5.0, 0.0, 500_000.0, 0.0, -5.0, 5_000_000.0))
+    warped_pixels = read_pixels(str(write_warped(tmp_path / "w.vrt", path, like=like, resampling=resampling)))
+    inside = np.s_[22:38, 62:88]  # away from the edge, where bilinear weights reach across
+    assert not plain.valid[10:20, 30:45].any()
+    assert not warped_pixels.valid[inside].any()
+    assert warped_pixels.valid[:18].all()
+    if resampling == "nearest":
+        assert np.array_equal(warped_pixels.valid, plain.valid.repeat(2, axis=0).repeat(2, axis=1))
+        # No value is nudged: 1 where it was 1, never in the place of 0.
+        assert np.array_equal(warped_pixels.data, values.repeat(2, axis=1).repeat(2, axis=2))
+
+
 def test_plain_images_of_one_size_stack_by_pixels(tmp_path):
     values = DRAW.integers(0, 255, (12, 20, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")

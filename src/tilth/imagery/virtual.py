@@ -41,6 +41,7 @@ _VRT_TYPES = {
 }
 _REMOTE_FOLDERS = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _ARRAYS = ".npy"
+_UNIFIED = re.compile(r'<Option name="UNIFIED_SRC_NODATA">[^<]*</Option>')
 _SOURCE = re.compile(r'<SourceDataset relativeToVRT="[01]">.*?</SourceDataset>', re.DOTALL)
 
 
@@ -190,6 +191,8 @@ def _warped_xml(info: RasterInfo, grid: RasterInfo, place: Path, resampling: Res
     options |= {"resampling": Kind[resampling], "add_alpha": not has_alpha and None in part.nodata}
     with _opened(info.uri, name) as dataset, WarpedVRT(dataset, **options) as warped:
         text = str(warped.tags(ns="xml:VRT")["xml:VRT"])
+    # Left as it is, a pixel without data in some bands only would count as data, and 0 would turn into 1 where 0 means "no data".
+    text = _UNIFIED.sub('<Option name="UNIFIED_SRC_NODATA">NO</Option>', text)
     relative, path = _reference(name, place.parent)
     # A function, so that backslashes of a path are not taken for escapes.
     return _SOURCE.sub(lambda _: f'<SourceDataset relativeToVRT="{relative}">{escape(path)}</SourceDataset>', text)
