@@ -155,7 +155,7 @@ def test_interrupted_it_says_how_to_go_on(field, capsys, monkeypatch):
         (["--bounds", "1,2,3,4"], 1, ("lies in none of the 3 scenes",)),
         (["--bounds-crs", "EPSG:4326"], 2, ("there are none",)),
         (["--datetime-pattern", "x"], 2, ("one group",)),
-        (["--datetime-pattern", "(x)"], 2, ("there is no period",)),
+        (["--datetime-pattern", "(x)"], 2, ("neither is given",)),
         (["--resolution", "0"], 2, ("--resolution", "greater than 0")),
         (["--area", "none.gpkg"], 1, ("none.gpkg: no such file",)),
         (["--bands", "1,2"], 1, ("has 2 bands",)),
