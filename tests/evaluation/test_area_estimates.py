@@ -171,6 +171,21 @@ def test_a_map_is_assessed_from_a_csv_of_names_and_ids(small_map: Path, tmp_path
     assert json.loads((tmp_path / "out" / "assessment.json").read_text())["schema_version"] == 1
 
 
+def test_an_interrupted_assessment_leaves_no_old_result_beside_a_new_table(
+    small_map: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = write_csv(tmp_path / "points.csv", POINTS)
+    assess_map(str(small_map), points, out=tmp_path / "out")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AreaAssessment, "to_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        assess_map(str(small_map), points, out=tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["assessment.csv"]
+
+
 def test_points_in_another_crs_and_format_give_the_same(small_map: Path, tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas")
     by_csv = assess_map(str(small_map), write_csv(tmp_path / "points.csv", POINTS))

@@ -154,6 +154,41 @@ def test_evaluations_on_different_data_are_not_compared(changes: dict[str, objec
         compare({"a": [evaluation(0.5), evaluation(0.5)], "b": [evaluation(0.5), evaluation(0.6, **changes)]})
 
 
+def measured(share: float, model: str | None = None, **changes: Any) -> Evaluation:
+    """An evaluation that says how it was made."""
+    how = {"window": 512, "overlap": 128, "flips": "none", "precision": "32"}
+    return evaluation(share, inference=how | changes, model_hash=model)
+
+
+def test_what_was_measured_in_another_way_is_compared_and_told() -> None:
+    first, second = [measured(0.5), measured(0.6, window=256)], [measured(0.4, flips="all"), measured(0.45, flips="all")]
+    comparison = compare({"a": first, "b": second}, metric="OA")
+    note = "Not measured alike: window 512 and 256 in a, 512 in b; flips none in a, all in b; part of a difference may come from that"
+    assert comparison.notes == (note,)
+    assert comparison.verdict.splitlines() == [comparison.pairs[0].verdict, note]
+    assert comparison.to_markdown().splitlines()[-1] == f"- {note}"
+    assert json.loads(comparison.to_json())["notes"] == [note]
+    alike = compare({"a": [measured(0.5, "1"), measured(0.6, "2")], "b": [measured(0.4, "3"), measured(0.45, "4")]}, metric="OA")
+    assert alike.notes == of(a=[0.5], b=[0.4]).notes == ()
+    assert "measured" not in alike.to_markdown()
+
+
+def test_seeds_that_are_one_model_and_unrecorded_settings_are_told() -> None:
+    twice = [measured(0.5, "1"), measured(0.6, "1", flips="none"), measured(0.5, "2")]
+    comparison = compare({"a": twice, "b": [measured(0.4, "1"), evaluation(0.4), measured(0.41, "4")]}, metric="OA")
+    assert comparison.notes == (
+        "How b was measured is not recorded; evaluate again to be sure",
+        "2 seeds of a are one and the same model, so they are not independent",
+    )
+
+
+def test_a_comparison_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    tree = json.loads(of(a=[0.5, 0.6], b=[0.4, 0.45]).to_json())
+    del tree["notes"]
+    (tmp_path / "comparison.json").write_text(json.dumps(tree))
+    assert Comparison.read(tmp_path).notes == ()
+
+
 def test_groups_must_have_the_same_seeds() -> None:
     with pytest.raises(DataError, match="a has 2, b has 1"):
         of(a=[0.5, 0.6], b=[0.5])

@@ -21,6 +21,7 @@ from tilth.evaluation.gallery import CORRECT, IGNORED, MAX_SIDE_PX, PICTURES, WR
 from tilth.evaluation.result import Evaluation, GalleryEntry, TileScore
 from tilth.imagery.picture import NO_DATA_GREY
 from tilth.imagery.read import read_label, read_pixels
+from tilth.models.identity import model_hash
 from tilth.models.inference import predict_tile
 from tilth.prediction.scene import predict_scene
 from tilth.sensors import get_sensor
@@ -187,7 +188,7 @@ def test_metrics_json_has_the_agreed_layout_and_reads_back(tiles: Tiles, tmp_pat
     assert list(tree) == [
         *("schema_version", "model", "catalog_fingerprint", "split", "scheme", "classes", "colours", "confusion"),
         *("scores", "per_class", "tiles", "pixels", "ignored_pixels", "seconds", "gallery"),
-        *("intervals", "resampling", "calibration", "boundary_share", "images"),
+        *("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash"),
     ]
     assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "kappa", "fwIoU", "bIoU"]
     fields = ["name", "iou", "f1", "precision", "recall", "reference_pixels", "predicted_pixels", "absent", "boundary_iou", "interval"]
@@ -197,6 +198,41 @@ def test_metrics_json_has_the_agreed_layout_and_reads_back(tiles: Tiles, tmp_pat
     assert (tree["schema_version"], tree["model"], tree["colours"][0]) == (1, "runs/one/model", [200, 60, 40])
     assert [entry["tile_id"] for entry in tree["gallery"]] == ["t2", "t0"]
     assert tree["gallery"][1]["errors"] == "gallery/1_errors.png"
+
+
+def test_how_and_what_was_measured_is_recorded(tiles: Tiles) -> None:
+    tiles.add("one", *draw(0, 20, 21, wrong=0.1))
+    result = evaluate_catalog(Brightest(), tiles.catalog(), window=48, overlap=16, flips="horizontal", precision="bf16")
+    assert result.inference is not None
+    assert result.inference.model_dump() == {"window": 48, "overlap": 16, "flips": "horizontal", "precision": "bf16-mixed"}
+    assert result.model_hash == model_hash(Brightest())
+    other = Brightest()
+    other.layer.weight.data[0, 0] = 2
+    assert evaluate_catalog(other, tiles.catalog()).model_hash != result.model_hash
+
+
+@pytest.mark.parametrize("stopped", ["write_gallery", "tiles_csv"])
+def test_an_interrupted_evaluation_leaves_no_scores_beside_pictures_of_another(
+    tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    tiles.add("one", *draw(0, 9, 9, wrong=0.1))
+    evaluate_catalog(Brightest(), tiles.catalog(), out=tmp_path / "out")
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, stopped, stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_catalog(Brightest(), tiles.catalog(), out=tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    evaluate_catalog(Brightest(), tiles.catalog(), out=tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "draw_tile", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_catalog(Brightest(), tiles.catalog(), out=tmp_path / "out")
+    # Nothing was replaced yet.
+    assert (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_gallery_pictures_show_what_they_say(tiles: Tiles, tmp_path: Path) -> None:

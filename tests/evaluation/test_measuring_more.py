@@ -122,6 +122,23 @@ def test_tiles_of_one_image_are_drawn_together(tmp_path: Path) -> None:
     assert low < (result.scores.mean_iou or 0) < high
 
 
+def test_tiles_of_one_location_are_drawn_together_whatever_their_files(tmp_path: Path) -> None:
+    catalog = plant(tmp_path, parts=1, images=4)
+    result = evaluate_catalog(Brightest(), catalog.with_columns(location_id=["here", "there", "here", None]), bootstrap=80)
+    assert result.resampling is not None
+    assert (result.resampling.unit, result.resampling.units) == ("location", 3)
+    apart = evaluate_catalog(Brightest(), catalog, bootstrap=80)
+    assert apart.resampling is not None
+    assert (apart.resampling.unit, apart.resampling.units) == ("tile", 4)
+    counts = []
+    for index in range(4):
+        label, found, _ = truths(tmp_path, index, 0)
+        matrix = np.bincount(label[label != 255].astype(int) * 3 + found[label != 255], minlength=9).reshape(3, 3)
+        counts.append(class_counts(matrix, boundary_counts(found, label, 3)))
+    assert result.intervals == bootstrap_intervals(np.stack(counts), ["a", "b", "a", "c"], 80).summary
+    assert result.intervals != apart.intervals
+
+
 def test_images_that_are_one_tile_each_are_not_told_twice(tmp_path: Path) -> None:
     result = evaluate_catalog(Brightest(), plant(tmp_path, parts=1), bootstrap=20)
     assert result.images == ()
@@ -161,13 +178,14 @@ def test_the_table_of_tiles_joins_the_catalog(tmp_path: Path) -> None:
 def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     evaluate_catalog(Brightest(), plant(tmp_path / "data"), out=tmp_path / "out", gallery=1)
     tree = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    for key in ("intervals", "resampling", "calibration", "boundary_share", "images"):
+    for key in ("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash"):
         del tree[key]
     del tree["scores"]["bIoU"], tree["gallery"][0]["confidence"]
     for item in tree["per_class"]:
         del item["boundary_iou"], item["interval"]
     (tmp_path / "old.json").write_text(json.dumps(tree))
     old = Evaluation.read(tmp_path / "old.json")
+    assert (old.inference, old.model_hash) == (None, None)
     assert (old.scores.mean_boundary_iou, old.calibration, old.images, old.gallery[0].confidence) == (None, None, (), None)
     assert old.scores.mean_iou == Evaluation.read(tmp_path / "out").scores.mean_iou
 
@@ -231,7 +249,8 @@ def test_memory_does_not_grow_with_the_number_of_tiles(monkeypatch: pytest.Monke
 
     detail = Detail(0.02, 15, per_tile=True, keep_bytes=0)
     inference = Inference(Widened(scheme), side, 0, 4, "cpu", "32")
-    catalog = SimpleNamespace(__len__=lambda: tiles, fingerprint=lambda: "x", counts=lambda _: {})
+    columns = {"tile_id": [f"t{index}" for index in range(tiles)], "location_id": [None] * tiles}
+    catalog = SimpleNamespace(__len__=lambda: tiles, fingerprint=lambda: "x", counts=lambda _: {}, column=columns.__getitem__)
     tracemalloc.start()
     measured = measure.measure(inference, catalog, detail)
     kept, peak = tracemalloc.get_traced_memory()

@@ -174,6 +174,15 @@ def test_a_value_can_be_read_back_from_its_colour_even_where_classes_share_one()
     assert picture[4, 3] == 0
 
 
+@pytest.mark.parametrize("colour", [(10, 20, 30), (255, 255, 255), (0, 0, 128), (0, 0, 127), (9, 9, 0)])
+def test_256_equal_colours_become_256_that_exist(colour):
+    colours = distinct(dict.fromkeys(range(256), colour))
+    assert colours[0] == colour
+    assert len(set(colours.values())) == 256
+    assert {part[:2] for part in colours.values()} == {colour[:2]}
+    assert {part[2] for part in colours.values()} == set(range(256))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

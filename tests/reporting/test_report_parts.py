@@ -5,7 +5,10 @@ import io
 import json
 import math
 import re
+import tracemalloc
 from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +19,10 @@ from support.tiny_models import TinySegmenter
 from tilth.imagery.write import write_raster
 from tilth.prediction.scene import predict_scene
 from tilth.reporting import MapInput, numbers
-from tilth.reporting.collect import Curve, count_parameters, flatten, named_folders, read_run
+from tilth.reporting.collect import Curve, Run, count_parameters, flatten, named_folders, read_run
 from tilth.reporting.figures import Chart, Series, draw_lines, mean_curve, thin, ticks
-from tilth.reporting.maps import read_map
+from tilth.reporting.ground import row_bands
+from tilth.reporting.maps import _count, read_map
 from tilth.reporting.pictures import embed, stretch
 from tilth.reporting.runs import configurations, settings
 from tilth.reporting.strips import Strip, draw_strips
@@ -110,6 +114,26 @@ def test_runs_that_differ_in_seed_alone_are_one_configuration(tmp_path):
     assert not [key for key in rows if "seed" in key or "workers" in key]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": {"name": "fixmatch"}},
+        {"unlabelled": {"folder": "other"}},
+        {"catalog": {"output": "other"}},
+        {"settings": {"teacher": {"run": "other"}}},
+        {"loop": {"seed": 0, "steps": 100, "nodes": 2}},
+    ],
+)
+def test_only_whole_keys_of_seed_and_place_make_repetitions(change):
+    recipe = {"method": {"name": "supervised"}, "unlabelled": {"folder": "pool"}, "catalog": {"output": "c"}}
+    recipe |= {"settings": {"teacher": {"run": "r"}}, "loop": {"seed": 0, "steps": 100, "nodes": 1}}
+    again = recipe | {"out": "elsewhere", "resume": True, "loop": {"seed": 1, "steps": 100, "nodes": 1, "workers": 3, "devices": 2}}
+    runs = [Run(f"run_{place}", Path(), given) for place, given in enumerate((recipe, again, recipe | change))]
+    groups = configurations(runs)
+    assert [[run.name for run in group.runs] for group in groups] == [["run_0", "run_1"], ["run_2"]]
+    assert settings(groups) != settings(groups[:1] * 2)
+
+
 def test_thinning_averages_neighbours():
     curve = Curve(tuple(range(1, 8)), (1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0))
     assert thin(curve, most=4) == (Curve((2, 4, 6, 7), (2.0, 6.0, 10.0, 13.0)), 2)
@@ -189,6 +213,19 @@ def test_map_shares_and_areas_count_every_pixel_with_data(tmp_path):
         20.0,
         pytest.approx(0.2, rel=1e-4),
     )
+
+
+def test_counting_a_wide_map_takes_little_memory():
+    for height, width in ((700, 40_000), (3, 9_000_000), (1000, 10), (1, 1)):
+        bands = list(row_bands(height, width))
+        assert [row for first, rows in bands for row in range(first, first + rows)] == list(range(height))
+    source = SimpleNamespace(height=512, width=40_000, read=lambda _, window: np.full((window[0][1] - window[0][0], 40_000), 7, np.uint8))
+    tracemalloc.start()
+    pixels, _ = _count(source, SimpleNamespace(place=None))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels[7] == 512 * 40_000
+    assert peak < 50e6, peak
 
 
 def test_areas_in_degrees_agree_with_the_ellipsoid(tmp_path):

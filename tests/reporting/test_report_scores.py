@@ -1,5 +1,6 @@
 """Intervals, calibration, models side by side and areas on the page: the numbers in tables and drawings, against the records."""
 
+import json
 import re
 from xml.etree import ElementTree
 
@@ -9,7 +10,8 @@ from support import report_layers as layers
 from support import report_sample as sample
 from tilth.errors import DataError, MissingFileError
 from tilth.evaluation.area_result import AreaAssessment
-from tilth.evaluation.result import Calibration, Evaluation
+from tilth.evaluation.compare import compare
+from tilth.evaluation.result import Calibration, Evaluation, InferenceSettings, Resampling
 from tilth.reporting import ReportInput
 from tilth.reporting.collect import Curve, read_evaluations
 from tilth.reporting.diagrams import AreaBar, ClassDots, draw_areas, draw_classes, draw_reliability
@@ -17,7 +19,7 @@ from tilth.reporting.figures import Chart, Series, draw_lines, spread_curve
 from tilth.reporting.galleries import gallery, side_by_side
 from tilth.reporting.numbers import interval
 from tilth.reporting.render import render
-from tilth.reporting.scores import calibration_words, heat_table, interval_words
+from tilth.reporting.scores import calibration_words, heat_table, interval_words, measured_words
 from tilth.reporting.sections import area_section
 
 
@@ -52,6 +54,30 @@ def test_intervals_stand_beside_scores_and_say_what_they_mean(text, folders):
     assert "nothing about another training" in shown
     assert interval((0.4893, 0.5361)) == "[48.9, 53.6]"
     assert interval(None) == ""
+
+
+def test_what_was_drawn_and_how_the_model_was_run_is_said_in_a_line(folders):
+    result = Evaluation.read(folders[0])
+    locations = result.model_copy(update={"resampling": Resampling(unit="location", units=7, draws=1000)})
+    assert "from its 7 locations. Had other locations" in plain(interval_words(locations))
+    how = InferenceSettings(window=512, overlap=128, flips="all", precision="32")
+    words = "Predicted in windows of 512 pixels that overlap by 128, mirrored views averaged (all), precision 32; model abcdefabcdef."
+    known = result.model_copy(update={"inference": how, "model_hash": "abcdef" * 10 + "0123"})
+    assert plain(measured_words(known)) == words
+    assert measured_words(result) == ""
+
+
+def test_the_page_says_how_models_were_run_and_where_that_differs(tmp_path):
+    folders = [sample.make_evaluation(tmp_path / name, tiles=2, seed=place) for place, name in enumerate(("one", "two"))]
+    for folder, window in zip(folders, (512, 256), strict=True):
+        tree = json.loads((folder / "metrics.json").read_text())
+        tree |= {"inference": {"window": window, "overlap": 64, "flips": "none", "precision": "32"}, "model_hash": f"{window:064}"}
+        (folder / "metrics.json").write_text(json.dumps(tree))
+    comparison = compare({"one": folders[:1], "two": folders[1:]})
+    shown = plain(render(ReportInput(evaluations=folders, comparisons=[comparison])))
+    assert "Predicted in windows of 256 pixels that overlap by 64, no mirrored views, precision 32; model 000000000000." in shown
+    # In the answer and beside the table.
+    assert shown.count("Not measured alike: window 512 in one, 256 in two; part of a difference may come from that.") == 2
 
 
 def test_older_evaluations_have_neither_intervals_nor_boundaries(tmp_path):

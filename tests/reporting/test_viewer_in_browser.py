@@ -105,6 +105,42 @@ def test_the_wheel_zooms_at_the_pointer_once_the_reader_is_inside(viewer):
     assert viewer.at(70, 150) == pytest.approx((x, y), abs=3)
 
 
+def test_a_broken_picture_leaves_plain_pictures_and_the_other_viewers(report, tmp_path):
+    text = report[2].read_text()
+    broken = tmp_path / "broken.html"
+    # The first picture of the map's viewer: its head is right, what follows is not.
+    start = text.index('src="data:image', text.index('<section id="map"')) + 5
+    head, end = text.index(",", start) + 41, text.index('"', start)
+    broken.write_text(text[:head] + "A" * 400 + text[end:])
+    with open_page(broken, height=1100) as page:
+        page.run("document.querySelector(arguments[0]).scrollIntoView({behavior: 'instant', block: 'center'})", MAP)
+        for _ in range(100):
+            if page.run("return document.querySelector(arguments[0]).classList.contains('asleep')", MAP):
+                break
+            time.sleep(0.05)
+        shown = "return [...document.querySelector(arguments[0]).querySelectorAll(arguments[1])].map((node) => node.offsetParent !== null)"
+        assert not any(page.run(shown, MAP, "button, .readout"))
+        assert all(page.run(shown, MAP, ".pane:not(.stack) img"))
+        wake(page, "#evaluation .viewer")
+        assert page.console() == []
+
+
+def test_what_is_read_from_thinned_pictures_is_called_about(report, viewer, tmp_path):
+    place = "return document.querySelector(arguments[0] + ' .readout .place').textContent"
+    viewer.page.mouse("mouseMoved", *viewer.at(100, 100))
+    viewer.settle()
+    exact = viewer.page.run(place, MAP)
+    assert exact.endswith("E")
+    assert not exact.startswith("about")
+    path = build_report(ReportInput(maps=[report[0]], viewer_pixels=SIDE // 4), tmp_path / "thinned.html")
+    with open_page(path, height=1100) as page:
+        wake(page, MAP)
+        thinned = Viewer(page)
+        page.mouse("mouseMoved", *thinned.at(100, 100))
+        thinned.settle()
+        assert page.run(place, MAP).startswith("about 3")
+
+
 def test_keys_move_zoom_reset_and_leave(viewer):
     whole = viewer.view
     viewer.press("+", "+", "+")

@@ -15,7 +15,7 @@ from tilth.errors import DataError, OutputExistsError, TilthWarning
 from tilth.evaluation.area_estimate import area_classes, estimate, interval
 from tilth.evaluation.area_result import ASSESSMENT_FILE, AreaAssessment
 from tilth.evaluation.map_strata import Strata, classes_at, read_strata
-from tilth.evaluation.record import Interval
+from tilth.evaluation.record import Interval, withdraw
 from tilth.evaluation.reference_points import ReferencePoints, class_ids, pixels_of, read_points
 from tilth.imagery.files import new_folder
 from tilth.imagery.write import write_text
@@ -38,7 +38,7 @@ def assess_map(uri: str, reference: str | Path, *, column: str = "reference", ou
         reference: points with reference classes, see :func:`tilth.evaluation.reference_points.read_points`. Points without reference,
             outside of the map or where it has no data do not count; how many they are is told.
         column: holds the reference class, by name or id.
-        out: folder that receives ``assessment.json`` and ``assessment.csv``; None writes nothing.
+        out: folder that receives ``assessment.csv`` and, last, ``assessment.json``; None writes nothing.
 
     Returns:
         The assessment.
@@ -82,6 +82,7 @@ def assess_map(uri: str, reference: str | Path, *, column: str = "reference", ou
         )
     if out is not None:
         with new_folder(Path(out)):
+            withdraw(Path(out) / ASSESSMENT_FILE)
             write_text(Path(out) / TABLE_FILE, assessment_csv(assessment))
             write_text(Path(out) / ASSESSMENT_FILE, assessment.to_json())
     return assessment

@@ -1,15 +1,17 @@
 """How far scores would move on other tiles of the same kind: percentile intervals over resampled tiles.
 
 Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. What is drawn with replacement are tiles or, where several tiles
-were cut from one image file, the images: neighbours look alike, and drawing them apart would make the intervals too narrow (Davison and
-Hinkley 1997, "Bootstrap Methods and their Application", section 3.8). The intervals describe the choice of tiles, for one model; how far
+show one place, the places: all tiles of one ``location_id`` together, and without one, all tiles that were cut from one image file.
+Neighbours and seasons of one field look alike, and drawing them apart would make the intervals too narrow (Davison and Hinkley 1997,
+"Bootstrap Methods and their Application", section 3.8). The intervals describe the choice of tiles, for one model; how far
 another seed of the training would move the scores is a question for :mod:`tilth.evaluation.compare`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,28 +46,36 @@ class Intervals:
     resampling: Resampling | None = None
 
 
-def bootstrap_intervals(counts: NDArray[np.uint32], images: Sequence[str], draws: int = DEFAULT_DRAWS, seed: int = 0) -> Intervals:
-    """Compute percentile intervals over resampled tiles or images.
+def bootstrap_intervals(
+    counts: NDArray[np.uint32],
+    places: Sequence[Hashable],
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+    unit: Literal["image", "location"] = "image",
+) -> Intervals:
+    """Compute percentile intervals over resampled tiles or places.
 
     A score that is undefined in a resample (a class may be missing from it) is left out of its percentiles, and a missing class out of
     the means, as everywhere.
 
     Args:
         counts: (T, 5, K) of :func:`tilth.evaluation.counts.class_counts`; tiles without a counted pixel take no part.
-        images: what each tile was cut from; tiles of one image are drawn together.
+        places: what each tile shows; tiles of one place are drawn together.
         draws: number of resamples; 0 for no intervals.
         seed: of the draws; resample d draws with ``generator(seed, "bootstrap", d)``.
+        unit: what a place is called where any holds several tiles.
 
     Returns:
         The intervals; none where fewer than two units remain, for one tells nothing about others.
     """
     classes = counts.shape[2]
     counted = counts[:, REFERENCE].sum(axis=1, dtype=np.int64) > 0
-    tiles, clusters = counts[counted], np.asarray(images, dtype=object)[counted]
-    number = {image: index for index, image in enumerate(dict.fromkeys(clusters))}
+    tiles = counts[counted]
+    clusters = [place for place, here in zip(places, counted, strict=True) if here]
+    number = {place: index for index, place in enumerate(dict.fromkeys(clusters))}
     if draws < 1 or len(number) < 2:
         return Intervals(per_class=(None,) * classes)
-    units = np.array([number[image] for image in clusters], dtype=np.int64)
+    units = np.array([number[place] for place in clusters], dtype=np.int64)
     drawn = [score_table(totals) for totals in _resamples(tiles, units, len(number), draws, seed)]
     summary = {name: _percentiles(np.concatenate([table.summary[name] for table in drawn])) for name in drawn[0].summary}
     iou = np.concatenate([table.iou for table in drawn])
@@ -73,7 +83,7 @@ def bootstrap_intervals(counts: NDArray[np.uint32], images: Sequence[str], draws
     return Intervals(
         summary={name: found for name, found in summary.items() if found is not None},
         per_class=tuple(_percentiles(iou[:, index]) if holders[index] > 1 else None for index in range(classes)),
-        resampling=Resampling(unit="tile" if len(number) == len(tiles) else "image", units=len(number), draws=draws),
+        resampling=Resampling(unit="tile" if len(number) == len(tiles) else unit, units=len(number), draws=draws),
     )
 
 

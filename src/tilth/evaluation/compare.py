@@ -18,6 +18,7 @@ from typing import Literal, Self
 from tilth.errors import DataError, UsageError, needs_extra, suggest
 from tilth.evaluation.record import Record, mean, read_record
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
+from tilth.evaluation.unlike import unlike
 from tilth.evaluation.wording import comparison_markdown, count, spread, verdict
 
 COMPARISON_FILE = "comparison.json"
@@ -85,6 +86,8 @@ class Comparison(Record):
         seeds: label of each seed, in the order of the groups' values.
         groups: in the order given.
         pairs: every two groups.
+        notes: how the evaluations were not alike though they should be (windows, flips, precision, one model for several seeds), one
+            sentence each; empty where nothing is known to differ.
     """
 
     schema_version: Literal[1] = 1
@@ -96,14 +99,14 @@ class Comparison(Record):
     seeds: tuple[str, ...]
     groups: tuple[Group, ...]
     pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """The verdicts of all pairs, one a line; for one group its mean and spread."""
-        if not self.pairs:
-            only = self.groups[0]
-            return f"{only.name}: {self.metric} {spread(only.mean, only.deviation)} over {count(len(self.seeds), 'seed')}"
-        return "\n".join(pair.verdict for pair in self.pairs)
+        """The verdicts of all pairs, one a line; for one group its mean and spread; then the notes."""
+        only = self.groups[0]
+        alone = f"{only.name}: {self.metric} {spread(only.mean, only.deviation)} over {count(len(self.seeds), 'seed')}"
+        return "\n".join([*([pair.verdict for pair in self.pairs] or [alone]), *self.notes])
 
     def to_json(self) -> str:
         """Return the text of ``comparison.json``."""
@@ -171,6 +174,7 @@ def compare(
         seeds=labels,
         groups=tuple(summaries),
         pairs=tuple(_pair(one, other, metric) for one, other in itertools.combinations(summaries, 2)),
+        notes=unlike(read),
     )
     if out is not None:
         from tilth.imagery.write import write_text

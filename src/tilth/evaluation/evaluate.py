@@ -14,14 +14,16 @@ from tilth.errors import DataError, OutputExistsError, UsageError
 from tilth.evaluation.bootstrap import DEFAULT_DRAWS
 from tilth.evaluation.boundary import DEFAULT_SHARE
 from tilth.evaluation.calibration import DEFAULT_BINS
-from tilth.evaluation.gallery import choose, draw_tile, write_gallery
+from tilth.evaluation.gallery import choose, draw_tile, encode_gallery, write_gallery
 from tilth.evaluation.measure import Detail, Measured, Progress, coarse, measure
 from tilth.evaluation.metrics import scores
+from tilth.evaluation.record import withdraw
 from tilth.evaluation.result import METRICS_FILE, Evaluation, TileScore
 from tilth.evaluation.samples import Inference, OnBad, labelled_tiles, read_sample
 from tilth.evaluation.summarise import TILES_FILE, summarise, tiles_csv
 from tilth.imagery.files import new_folder
 from tilth.imagery.write import write_text
+from tilth.models.identity import model_hash
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
@@ -57,7 +59,8 @@ def evaluate_catalog(
     Args:
         segmenter: the model.
         catalog: tiles; those without label are skipped.
-        out: folder that receives ``metrics.json``, ``tiles.csv`` and ``gallery/``; None writes nothing.
+        out: folder that receives ``gallery/``, ``tiles.csv`` and, last, ``metrics.json``; None writes nothing. The ``metrics.json`` of
+            an earlier evaluation is taken away before the first file is replaced.
         model: what to call the model in the result, usually its folder; by default encoder and decoder.
         window: side of the prediction windows in pixels; smaller for tiles that are smaller.
         overlap: overlap of neighbouring windows in pixels.
@@ -95,11 +98,14 @@ def evaluate_catalog(
     detail = Detail(boundary_share, calibration_bins, per_tile=True, keep_bytes=_KEPT_BYTES if pictured > 0 else 0)
     measured = measure(inference, labelled, detail, progress)
     evaluation = summarise(model or describe_model(segmenter), labelled, segmenter.scheme, measured, bootstrap, boundary_share)
+    evaluation = evaluation.model_copy(update={"inference": inference.settings(), "model_hash": model_hash(segmenter)})
     if out is None:
         return evaluation
-    pictures = _pictures(inference, labelled, measured, choose(measured.tiles, gallery, gallery_worst))
+    entries, drawn = encode_gallery(_pictures(inference, labelled, measured, choose(measured.tiles, gallery, gallery_worst)))
+    evaluation = evaluation.model_copy(update={"gallery": entries})
     with new_folder(Path(out)):
-        evaluation = evaluation.model_copy(update={"gallery": write_gallery(Path(out), pictures)})
+        withdraw(Path(out) / METRICS_FILE)
+        write_gallery(Path(out), drawn)
         write_text(Path(out) / TILES_FILE, tiles_csv(measured, segmenter.scheme))
         write_text(Path(out) / METRICS_FILE, evaluation.to_json())
     return evaluation

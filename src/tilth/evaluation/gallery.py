@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,24 +91,19 @@ def draw_tile(
     }
 
 
-def write_gallery(out: Path, tiles: Iterable[tuple[TileScore, dict[str, NDArray[np.uint8]]]]) -> tuple[GalleryEntry, ...]:
-    """Write ``gallery/<n>_{image,label,prediction,errors,confidence}.png`` and remove such files of an earlier, longer gallery.
-
-    All pictures are drawn before the first is written, so a failure while drawing leaves the old gallery whole.
+def encode_gallery(
+    tiles: Iterable[tuple[TileScore, dict[str, NDArray[np.uint8]]]],
+) -> tuple[tuple[GalleryEntry, ...], dict[str, bytes]]:
+    """Draw all pictures of a gallery before the first is written, so that a failure while drawing leaves an old gallery whole.
 
     Args:
-        out: folder of the evaluation; made if missing.
         tiles: score and pictures of each tile, in order.
 
     Returns:
-        The entries of ``metrics.json``.
-
-    Raises:
-        TilthError: the folder cannot be made or written to.
+        The entries of ``metrics.json``, and what :func:`write_gallery` writes: PNG files by name.
     """
     from PIL import Image
 
-    folder = out / FOLDER
     entries, drawn = [], {}
     for number, (tile, pictures) in enumerate(tiles):
         paths = {kind: f"{FOLDER}/{number}_{kind}.png" for kind in PICTURES}
@@ -117,13 +112,26 @@ def write_gallery(out: Path, tiles: Iterable[tuple[TileScore, dict[str, NDArray[
             Image.fromarray(pictures[kind]).save(buffer, format="PNG", optimize=True)
             drawn[Path(path).name] = buffer.getvalue()
         entries.append(GalleryEntry(tile_id=tile.tile_id, mean_iou=tile.mean_iou, **paths))
+    return tuple(entries), drawn
+
+
+def write_gallery(out: Path, drawn: Mapping[str, bytes]) -> None:
+    """Write ``gallery/<n>_{image,label,prediction,errors,confidence}.png`` and remove such files of an earlier, longer gallery.
+
+    Args:
+        out: folder of the evaluation; made if missing.
+        drawn: as :func:`encode_gallery` returns it.
+
+    Raises:
+        TilthError: the folder cannot be made or written to.
+    """
+    folder = out / FOLDER
     for name, content in drawn.items():
         with atomic_path(folder / name) as file:
             file.write_bytes(content)
     for old in folder.iterdir() if folder.is_dir() else ():
         if _OURS.fullmatch(old.name) and old.name not in drawn:
             old.unlink()
-    return tuple(entries)
 
 
 def _shrink(picture: NDArray[np.uint8], *, average: bool = False) -> NDArray[np.uint8]:

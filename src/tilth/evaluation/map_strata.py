@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
 from tilth.imagery.area import pixel_areas_m2, value_areas_m2
-from tilth.imagery.class_map import ClassMap, read_class_map
+from tilth.imagery.class_map import ClassMap, read_class_map, refuse_hidden_class
 from tilth.imagery.gdal import bounded_cache
 from tilth.imagery.raster import RasterInfo, Window
 from tilth.imagery.read import read_label
@@ -66,6 +66,7 @@ def read_strata(uri: str) -> Strata:
         DataError: it is not a class map, or has no data at all.
     """
     header = read_class_map(uri)
+    refuse_hidden_class(header)
     info = header.info
     counts = []
     areas: NDArray[np.float64] | None = np.zeros(IGNORE_INDEX)

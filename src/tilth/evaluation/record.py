@@ -6,12 +6,13 @@ Needs neither torch nor GDAL nor NumPy.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import pydantic
 
-from tilth.errors import DataError, MissingFileError, UnreadableFileError
+from tilth.errors import DataError, MissingFileError, TilthError, UnreadableFileError
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)] | None
 Count = Annotated[int, pydantic.Field(ge=0)]
@@ -55,6 +56,19 @@ def read_record(kind: type[R], path: str | Path, name: str) -> R:
         where = ".".join(str(part) for part in first["loc"]) or "file"
         message = first["msg"].removeprefix("Value error, ")
         raise DataError(f"{file}: cannot be read as {name} of this version: {where}: {message}; write it again, or upgrade tilth") from None
+
+
+def withdraw(file: Path) -> None:
+    """Remove an earlier result before the files that belong to it are replaced, so that it never stands beside those of another one.
+
+    Raises:
+        TilthError: it cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise TilthError(f"{file}: cannot be replaced: {reason}; choose another folder") from error
 
 
 def ratio(numerator: float, denominator: float) -> float | None:

@@ -165,14 +165,31 @@ class Resampling(Record):
     """What the intervals of an evaluation rest on.
 
     Attributes:
-        unit: what was drawn with replacement; images where several tiles come from one image file, for these are not independent.
+        unit: what was drawn with replacement. Tiles of one place are not independent: where several bear one ``location_id``, the
+            locations are drawn (an image without one counts as a location), else, where several come from one image file, the images.
         units: number of units that hold counted pixels.
         draws: number of resamples.
     """
 
-    unit: Literal["tile", "image"]
+    unit: Literal["tile", "image", "location"]
     units: Count
     draws: Count
+
+
+class InferenceSettings(Record):
+    """How a model was run, as far as it decides the result.
+
+    Attributes:
+        window: side of the prediction windows in pixels.
+        overlap: overlap of neighbouring windows in pixels.
+        flips: mirrored views that were averaged: none, horizontal, both or all.
+        precision: of the forward pass: 32, bf16-mixed or 16-mixed.
+    """
+
+    window: Annotated[int, pydantic.Field(ge=1)]
+    overlap: Count
+    flips: str
+    precision: str
 
 
 class GalleryEntry(Record):
@@ -221,6 +238,8 @@ class Evaluation(Record):
         calibration: whether the model is right as often as it says; None where it was not measured.
         boundary_share: distance of the boundary IoU as a share of the diagonal of a tile; None where it was not measured.
         images: one entry an image file, in order of first appearance; empty where every image is one tile.
+        inference: how the model was run; None where an earlier version did not record it.
+        model_hash: of weights and configuration, see :func:`tilth.models.identity.model_hash`; None as above.
     """
 
     schema_version: Literal[1] = 1
@@ -243,6 +262,8 @@ class Evaluation(Record):
     calibration: Calibration | None = None
     boundary_share: Fraction = None
     images: tuple[ImageScore, ...] = ()
+    inference: InferenceSettings | None = None
+    model_hash: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

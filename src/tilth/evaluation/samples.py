@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilth.catalog.rows import Tile
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import CatalogError, DataError, SensorMismatchError
+from tilth.evaluation.result import InferenceSettings
 from tilth.imagery.read import Pixels, read_label, read_pixels
 from tilth.models.inference import check_windows, predict_tile
 from tilth.sensors import Sensor
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
     from tilth.models.segmenter import Segmenter
 
+
+# Other names of one precision; results speak of it in the words of the command line.
+_ALIASES = {"32-true": "32", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 OnBad = Callable[[str, str], None]
 """Told the id of a tile that cannot be used and why."""
@@ -58,6 +62,11 @@ class Inference:
 
     def __post_init__(self) -> None:
         check_windows(self.window, self.overlap, self.batch_size, self.precision, self.flips)
+
+    def settings(self) -> InferenceSettings:
+        """Return what decides the result, for the record; the size of batches and the device do not."""
+        precision = _ALIASES.get(self.precision, self.precision)
+        return InferenceSettings(window=self.window, overlap=self.overlap, flips=self.flips, precision=precision)
 
     def predict(self, sample: Sample) -> Prediction:
         """Predict a tile.

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -44,7 +44,8 @@ def summarise(
     result = scores(matrix, scheme.names, scheme.colours)
     counts = measured.stacked()
     whole = score_table(counts.sum(axis=0, dtype=np.int64)[None])
-    intervals = bootstrap_intervals(counts, measured.images, draws)
+    places, unit = _places(labelled, measured)
+    intervals = bootstrap_intervals(counts, places, draws, unit=unit)
     more = [
         {"boundary_iou": known(value), "interval": interval}
         for value, interval in zip(whole.boundary_iou[0], intervals.per_class, strict=True)
@@ -105,6 +106,14 @@ def short_names(images: Sequence[str]) -> list[str]:
             break
         shared += 1
     return ["/".join(path[shared:]) for path in paths]
+
+
+def _places(labelled: Catalog, measured: Measured) -> tuple[list[tuple[str, str]], Literal["image", "location"]]:
+    """Say what place each tile shows: its location where the catalog names one, else its image; and what such places are called."""
+    locations = dict(zip(labelled.column("tile_id"), labelled.column("location_id"), strict=True))
+    named = [locations[tile.tile_id] for tile in measured.tiles]
+    places = [("location", name) if name is not None else ("image", image) for name, image in zip(named, measured.images, strict=True)]
+    return places, "image" if all(name is None for name in named) else "location"
 
 
 def _image_scores(measured: Measured) -> tuple[ImageScore, ...]:

@@ -18,6 +18,8 @@ from tilth.reporting.viewer import Ground
 NODES = 17
 """Points a side whose longitude and latitude the page carries; between them they are interpolated."""
 
+_BAND_PIXELS = 4_000_000
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -120,8 +122,8 @@ def opened(file: Path, what: str) -> Iterator[Any]:
 
 
 def row_bands(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Cut a raster into bands of rows that fit into memory: first row and number of rows."""
-    rows = max(1, min(512, 64_000_000 // max(width, 1)))
+    """Cut a raster into bands of rows that fit into memory, also as the eight bytes a pixel of counting: first row and number of rows."""
+    rows = max(1, min(512, _BAND_PIXELS // max(width, 1)))
     for first in range(0, height, rows):
         yield first, min(rows, height - first)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.errors import DataError, needs_extra
+from tilth.errors import DataError, TilthWarning, needs_extra
 from tilth.imagery.area import value_areas_m2
 from tilth.imagery.class_map import class_names
 from tilth.imagery.raster import Window
+from tilth.prediction.beside import confidence_beside, stamp_of, stamps_differ
 from tilth.reporting.ground import Grid, opened, pixel_text, round_length, row_bands
 from tilth.reporting.inputs import VIEWER_PIXELS, MapInput, PathLike, Rgb
 from tilth.reporting.layers import NOTHING, Agreement, agreement, differences, names_tag, read_scene, read_values
@@ -137,9 +139,17 @@ def read_map(item: MapInput | PathLike, longest: int = VIEWER_PIXELS) -> MapView
 
 
 def _with_confidence(given: MapInput) -> MapInput:
-    """Add the confidence that a prediction leaves beside its map."""
-    beside = Path(given.path).with_name(f"{Path(given.path).stem}_confidence.tif")
-    return replace(given, confidence=beside) if given.confidence is None and beside.is_file() else given
+    """Add the confidence that a prediction leaves beside its map, if it is this map's."""
+    path = Path(given.path)
+    if given.confidence is not None:
+        fault = stamps_differ(stamp_of(path), str(path), str(given.confidence))
+        if fault is not None:
+            raise DataError(fault)
+        return given
+    beside, why_not = confidence_beside(path) if path.is_file() else (None, None)
+    if why_not is not None:
+        warnings.warn(f"the confidence beside {path} is left out: {why_not}", TilthWarning, stacklevel=3)
+    return given if beside is None else replace(given, confidence=beside)
 
 
 def _layers(given: MapInput, grid: Grid, legend: _Legend, present: list[int]) -> tuple[Viewer, tuple[Agreement, ...]]:

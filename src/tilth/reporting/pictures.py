@@ -113,11 +113,10 @@ def distinct(colours: Mapping[int, Rgb]) -> dict[int, Rgb]:
     found: dict[int, Rgb] = {}
     for value in sorted(colours):
         red, green, blue = colours[value]
-        step = 1 if blue < 128 else -1
-        while (red, green, blue) in taken:
-            blue += step
-        taken.add((red, green, blue))
-        found[value] = (red, green, blue)
+        # The nearest free blue, upwards first; at most 256 colours leave one of the 256 there are.
+        steps = (blue + sign * step for step in range(256) for sign in (1, -1))
+        found[value] = next((red, green, near) for near in steps if 0 <= near < 256 and (red, green, near) not in taken)
+        taken.add(found[value])
     return found
 
 

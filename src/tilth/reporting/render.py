@@ -25,7 +25,7 @@ from tilth.reporting.maps import read_map
 from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
 from tilth.reporting.scores import comparison_section, evaluation_section
 from tilth.reporting.sections import area_section, map_section, reproduce_section
-from tilth.reporting.story import headline, key_numbers, score_interval, score_text, steps_done
+from tilth.reporting.story import headline, key_numbers, nice, score_interval, score_text, steps_done
 from tilth.reporting.viewer import confidence_payload, ramp_css
 
 _TITLES = {
@@ -161,6 +161,7 @@ def _environment() -> jinja2.Environment:
         "score": lambda value, metric: score_text(metric, value),
         "interval": numbers.interval,
         "score_interval": lambda ends, metric: score_interval(metric, ends),
+        "nice": nice,
         "dash": figures.dash,
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-"),
     }

@@ -16,8 +16,9 @@ from tilth.reporting.inputs import Rgb
 LINE_COLOURS = 6
 """How many line colours the style sheet defines, as ``--line-1`` and so on."""
 
-# Keys that say where and how often, not what: runs that differ only in these are repetitions of one configuration.
-_REPETITION = re.compile(r"(^|\.)(seed|out|output|folder|run|run_dir|resume|name|overwrite|workers|device|devices)$")
+# Keys that say where and how often, not what: runs that differ only in these are repetitions of one configuration. Whole keys: what is
+# called a name or a folder farther inside, such as that of a method or of its data, does tell runs apart.
+_REPETITION = re.compile(r"(out|output|folder|run|run_dir|resume|name|overwrite)|(loop\.)?(seed|workers|devices?)")
 _SETTINGS = (
     ("Method", ("method.name", "method.kind", "method")),
     ("Encoder", ("encoder",)),
@@ -60,7 +61,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Put runs together that differ in nothing but seed and place, in the order they come."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        kept = {key: value for key, value in flatten(run.recipe).items() if not _REPETITION.search(key)}
+        kept = {key: value for key, value in flatten(run.recipe).items() if not _REPETITION.fullmatch(key)}
         key = repr(sorted(kept.items(), key=lambda item: item[0])) if kept else without_seed(run.name)
         groups.setdefault(key, []).append(run)
     named: list[Configuration] = []
@@ -88,7 +89,7 @@ def settings(groups: Sequence[Configuration]) -> list[tuple[str, list[Any]]]:
     for key in others:
         values = [flat.get(key) for flat in flats]
         known = [value for value in values if value is not None]
-        if not _REPETITION.search(key) and any(value != known[0] for value in known):
+        if not _REPETITION.fullmatch(key) and any(value != known[0] for value in known):
             rows.append((key, values))
     return rows
 

@@ -131,6 +131,7 @@ def _evaluation(named: NamedEvaluation, names: Sequence[str], tiles: int) -> dic
         "result": result,
         "scores": [(name, values[name], result.intervals.get(name)) for name in names],
         "interval_words": interval_words(result),
+        "measured_words": measured_words(result),
         "confusion": confusion,
         "absent": any(row.absent for row in result.per_class),
         "boundary": any(row.boundary_iou is not None for row in result.per_class),
@@ -153,6 +154,21 @@ def interval_words(result: Evaluation) -> str:
         f"In brackets: 95 % intervals{how}. Had other {unit}s of the same kind been judged, the score would most likely lie in there. "
         "They say nothing about another training, another seed or another region."
     )
+
+
+def measured_words(result: Evaluation) -> str:
+    """Say how the model was run and which one it was; empty where an earlier version did not record it."""
+    how, known = result.inference, []
+    if how is not None:
+        views = "no mirrored views" if how.flips == "none" else f"mirrored views averaged ({how.flips})"
+        known.append(
+            f"predicted in windows of {numbers.whole(how.window)} pixels that overlap by {numbers.whole(how.overlap)}, {views}, "
+            f"precision {how.precision}"
+        )
+    if result.model_hash is not None:
+        known.append(f"model {result.model_hash[:12]}")
+    text = "; ".join(known)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _calibration(found: Calibration | None) -> dict[str, Any] | None:

@@ -145,7 +145,7 @@ function legend(group, views) {
   return show;
 }
 
-// Viewers wake when they come near the window: a page may hold many.
+// Viewers wake when they come near the window: a page may hold many. One with a picture that cannot be decoded stays plain pictures.
 function wake(root, views, refresh) {
   const view = new View(root);
   const images = view.layers.map((layer) => layer.image.decode());
@@ -155,7 +155,7 @@ function wake(root, views, refresh) {
     root.classList.add("awake");
     control(view);
     refresh();
-  });
+  }, () => root.classList.add("asleep"));
 }
 for (const group of document.querySelectorAll(".viewers")) {
   const views = [];

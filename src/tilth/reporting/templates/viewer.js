@@ -121,11 +121,14 @@ class View {
 
   showAll() { this.zoom = 1; this.keepInside(); }
 
+  // A pixel of a smaller picture stands for several of the map, so what is read there holds for about that place.
+  get coarse() { return this.layers.some((layer) => layer.readable && layer.image.naturalWidth < this.data.width); }
+
   // Values of all layers at a point of the map.
   read(column, row) {
     const [across, down] = [column / this.data.width, row / this.data.height];
     const inside = across >= 0 && across < 1 && down >= 0 && down < 1;
-    return { inside, place: inside ? placeText(this.data, across, down) : "", values: this.layers.map((layer) => layer.at(across, down)) };
+    return { inside, place: inside ? `${this.coarse ? "about " : ""}${placeText(this.data, across, down)}` : "", values: this.layers.map((layer) => layer.at(across, down)) };
   }
 
   draw() {
