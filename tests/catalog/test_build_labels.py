@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from rasterio import Affine
 from rasterio.warp import Resampling, reproject
@@ -230,3 +232,30 @@ def test_another_grid_is_refused_unless_resampling_is_asked_for_and_possible(tmp
     (tmp_path / "labels" / "s.png").unlink()
     with pytest.raises(UsageError, match="give derived"):
         build(scene.parent, tmp_path / "labels", derived=None, label_codes={"values": {0: 0, 1: 1, 2: 2}})
+
+
+def test_a_label_without_a_way_to_its_image_is_named(tmp_path, scene, write_scene):
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    write_scene(tmp_path / "labels" / "s.tif", noise("l", 1, 40, 50) % 3, crs=site, transform=GRID)
+    with pytest.raises(
+        DataError, match=r'labels/s\.tif: cannot be resampled from LOCAL_CS\["site".* to EPSG:\d+, that of .*scenes/s\.tif: '
+    ):
+        build(scene.parent, tmp_path / "labels", align="resample")
+
+
+def test_a_label_that_was_moved_is_resampled_again(tmp_path, scene, write_scene):
+    write_scene(tmp_path / "labels" / "s.tif", np.ones((1, 4, 5), np.uint8), transform=(100.0, *GRID[1:4], -100.0, GRID[5]))
+    label = tmp_path / "labels" / "s.tif"
+    first = build(scene.parent, tmp_path / "labels", align="resample").tile(0).label
+    assert (read_label(first) == 1).all()
+    with rasterio.open(label, "r+") as file:
+        file.transform = Affine(100.0, 0.0, GRID[2] + 200.0, 0.0, -100.0, GRID[5])
+    # A mask beside the label counts, too.
+    build(scene.parent, tmp_path / "labels", align="resample")
+    assert (read_label(first)[:, :20] == 255).all()
+    with rasterio.open(f"{label}.msk", "w", driver="GTiff", width=5, height=4, count=1, dtype="uint8") as file:
+        file.write(np.zeros((1, 4, 5), np.uint8))
+        file.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(build, scene.parent, tmp_path / "labels", align="resample").result()
+    assert (read_label(first) == 255).all()

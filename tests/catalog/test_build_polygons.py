@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from pyproj import Transformer
 from rasterio.features import rasterize
 
 from tilth.catalog import index_raster, vector_labels
 from tilth.catalog.build import build_catalog
 from tilth.catalog.config import BuildConfig
 from tilth.errors import ConfigError, DataError, MissingFileError, UnreadableFileError, UsageError
+from tilth.imagery.grid import map_position
+from tilth.imagery.raster import RasterInfo, Window
 from tilth.imagery.read import read_label
 
 from .conftest import noise, write_scheme
@@ -219,11 +222,17 @@ def test_a_build_that_was_stopped_goes_on(tmp_path, scene, write_scene, monkeypa
         assert Path(one.label).read_bytes() == Path(other.label).read_bytes()
 
 
+def test_an_empty_layer_is_said_to_be_empty(tmp_path, scene):
+    (tmp_path / "e.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(DataError, match=r"e\.geojson: holds no feature"):
+        build(scene.parent, tmp_path / "e.geojson")
+
+
 def test_files_in_the_way_are_not_replaced(tmp_path, scene):
     target = tmp_path / "made" / "labels" / "scenes" / "s.tif"
     target.parent.mkdir(parents=True)
     target.write_bytes(scene.read_bytes())
-    with pytest.raises(UsageError, match="was not made by a build"):
+    with pytest.raises(UsageError, match="was not made by tilth"):
         build(scene.parent, polygons(tmp_path / "land.gpkg"))
     assert target.read_bytes() == scene.read_bytes()
 
@@ -262,3 +271,71 @@ def test_wrong_layers_and_columns_are_named(tmp_path, scene):
             build(scene.parent, file, **options)
     assert not (tmp_path / "made").exists()
     assert len(build(scene.parent, two, label_layer="lakes")) == 1
+
+
+def on_ground(shapes, crs, transform, size):
+    """The oracle in longitude and latitude: which pixel centres lie in a shape."""
+    to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    columns, rows = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    x, y = map_position(transform, columns, rows)
+    longitude, latitude = to_degrees.transform(x, y)
+    turned = [shapely.contains_xy(shape, longitude + turn, latitude) for shape in shapes for turn in (-360, 0, 360)]
+    return np.where(np.any(turned, axis=0), 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crs", "corner", "pixel"),
+    [
+        pytest.param(shapely.box(-30, 35, 90, 75), "EPSG:32633", (500_000, 5_500_000), 10.0, id="a continent"),
+        pytest.param(shapely.box(-180, -90, 180, 90), "EPSG:32633", (500_000, 5_500_000), 10.0, id="the world"),
+        pytest.param(shapely.box(14, 49.64, 16, 50.6), "EPSG:32633", (500_000, 5_500_000), 10.0, id="long edges"),
+        pytest.param(shapely.box(14.99, 49.62, 15.0142, 49.7), "EPSG:32633", (500_900, 5_499_800), 0.25, id="fine pixels"),
+        pytest.param(shapely.box(170, 10, 179.999, 20), "EPSG:32601", (172_000, 1_660_000), 10.0, id="up to the antimeridian"),
+        pytest.param(shapely.box(170, 10, 190, 15), "EPSG:32601", (172_000, 1_660_000), 10.0, id="beyond 180 degrees"),
+        pytest.param(shapely.box(-178, 80, 10, 90), "EPSG:3413", (-100_000, 100_000), 1000.0, id="the pole"),
+        pytest.param(shapely.box(-170, 40, 170, 42), "EPSG:32633", (500_000, 5_500_000), 10.0, id="elsewhere"),
+    ],
+)
+def test_edges_run_on_the_ground_whatever_the_crs_of_the_image(tmp_path, shape, crs, corner, pixel):
+    transform = (pixel, 0.0, float(corner[0]), 0.0, -pixel, float(corner[1]))
+    found = vector_labels.read_polygons(
+        str(polygons(tmp_path / "p.gpkg", [shape], ["field"], "EPSG:4326")), "kind", None, lambda *_: {"field": 0}
+    )
+    image = RasterInfo("i.tif", 200, 200, 3, "uint8", crs, transform, None, ("", "", ""))
+    vector_labels.rasterise(found, image, 255, tmp_path / "label.tif")
+    wrong = read_label(str(tmp_path / "label.tif")) != on_ground([shape], crs, transform, 200)
+    # Centres that lie closer to an edge than it is drawn may fall on either side: a twentieth of a pixel along a side of the image or two.
+    assert wrong.sum() <= 20
+
+
+def test_a_polygon_that_the_crs_of_the_image_cannot_hold_is_refused(tmp_path):
+    found = vector_labels.read_polygons(
+        str(polygons(tmp_path / "p.gpkg", [shapely.box(0, -80, 170, 80)], ["field"], "EPSG:4326")), "kind", None, lambda *_: {"field": 0}
+    )
+    # Seen from the middle of the Earth, a quarter of the globe away is infinitely far.
+    image = RasterInfo("limb.tif", 64, 64, 3, "uint8", "+proj=gnom +R=6371000", (1e7, 0, 0, 0, -1e7, 3.2e8), None, ("", "", ""))
+    with pytest.raises(DataError, match=r"p\.gpkg: feature 0 .* near limb\.tif, to where the CRS .* has no place"):
+        vector_labels.rasterise(found, image, 255, tmp_path / "label.tif")
+    assert not (tmp_path / "label.tif").exists()
+
+
+def test_large_polygons_are_cut_to_the_block_and_rasterised_the_same(tmp_path, monkeypatch):
+    angle = np.linspace(0, 2 * np.pi, 20_000)
+    radius = 1000 * (1 + 0.3 * np.sin(40 * angle))
+    shape = shapely.Polygon(np.stack([500_000 + radius * np.cos(angle), 5_000_000 + radius * np.sin(angle)], axis=1))
+    found = vector_labels.read_polygons(str(polygons(tmp_path / "p.gpkg", [shape], ["field"])), "kind", None, lambda *_: {"field": 0})
+    image = RasterInfo("i.tif", 300, 300, 3, "uint8", UTM, (9.0, 1.0, 498_500.0, 1.0, -9.0, 5_001_300.0), None, ("", "", ""))
+    edges = []
+
+    def counted(pairs, **options):
+        pairs = list(pairs)
+        edges.append(sum(shapely.get_num_coordinates(item) for item, _ in pairs))
+        return rasterize(pairs, **options)
+
+    monkeypatch.setattr("rasterio.features.rasterize", counted)
+    whole = vector_labels._burn(found.shapes, found.ids, shapely.STRtree(found.shapes), image, Window(0, 0, 300, 300), 255)
+    edges.clear()
+    block = vector_labels._burn(found.shapes, found.ids, shapely.STRtree(found.shapes), image, Window(220, 130, 40, 40), 255)
+    assert {0, 255} == set(np.unique(block))
+    assert np.array_equal(block, whole[130:170, 220:260])
+    assert edges[0] < 5_000

@@ -80,6 +80,20 @@ def test_label_of_another_size(catalog, pairs):
     assert found(check_catalog(catalog)) == [("label size", "pairs/i3")]
 
 
+@pytest.mark.parametrize(
+    ("crs", "corner", "wrong"),
+    [("EPSG:32631", 500_000.0, False), ("EPSG:32631", 500_030.0, True), ("EPSG:32632", 500_000.0, True)],
+)
+def test_label_on_another_grid(tmp_path, write_scene, scheme, crs, corner, wrong):
+    image = write_scene(tmp_path / "i.tif", noise("i", 3, 12, 20))
+    label = write_scene(tmp_path / "l.tif", noise("l", 1, 12, 20) % 3, crs=crs, transform=(10.0, 0.0, corner, 0.0, -10.0, 5_000_000.0))
+    row = {"tile_id": "t", "image": str(image), "label": str(label), "window": (0, 0, 20, 12), "sensor": "rgb", "scheme": "tiny"}
+    catalog = Catalog.from_rows([row | {"label_kind": "clean"}], {"rgb": get_sensor("rgb")}, {"tiny": scheme})
+    report = check_catalog(catalog)
+    assert [item.what for item in report.errors] == (["label grid"] if wrong else [])
+    assert not wrong or str(label) in report.errors[0].found
+
+
 def test_other_bands(catalog, pairs):
     Image.fromarray(noise("x", 12, 20)).save(pairs / "images" / "i3.png")
     report = check_catalog(catalog)

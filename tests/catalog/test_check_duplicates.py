@@ -12,9 +12,12 @@ from scipy import ndimage
 from tilth.catalog import duplicates
 from tilth.catalog.build import build_catalog
 from tilth.catalog.check import check_catalog
+from tilth.catalog.check_copies import Copies
+from tilth.catalog.check_tile import Outcome
 from tilth.catalog.config import BuildConfig
 from tilth.catalog.duplicates import Portraits, near_pairs, perceptual_hashes, pixel_digest, portrait
 from tilth.catalog.table import Catalog
+from tilth.classes import ClassScheme, LandClass
 from tilth.imagery.raster import Pixels
 from tilth.sensors import get_sensor
 
@@ -184,3 +187,81 @@ def test_constant_tiles_are_no_duplicates(tmp_path):
     for name in "ab":
         save(tmp_path, name, np.zeros((3, 64, 64), np.uint8))
     assert found(check_catalog(catalog_of(tmp_path, {"a": "train", "b": "val"}))) == []
+
+
+def labelled_pool(tmp_path, labels: dict[str, str | None], masks: dict[str, np.ndarray] | None = None, splits=None) -> Catalog:
+    """One picture, or those named alike up to a digit, under several names; label kinds by name."""
+    scheme = ClassScheme(name="two", classes=(LandClass(name="a", colour=(0, 0, 0)), LandClass(name="b", colour=(9, 9, 9))))
+    rows = []
+    for name, kind in labels.items():
+        row = {"tile_id": f"t/{name}", "image": str(tmp_path / f"{name}.png"), "window": (0, 0, 64, 64), "sensor": "rgb"}
+        if kind is not None:
+            mask = (masks or {}).get(name, np.indices((64, 64)).sum(axis=0) % 2)
+            Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{name}_mask.png")
+            row |= {"label": str(tmp_path / f"{name}_mask.png"), "label_kind": kind, "scheme": "two"}
+        rows.append(row | {"split": (splits or {}).get(name)})
+    return Catalog.from_rows(rows, {"rgb": get_sensor("rgb")}, {"two": scheme})
+
+
+def test_the_copy_with_the_better_label_stays(tmp_path):
+    one = picture(0, 64)
+    labels = {"a": None, "b": "pseudo", "c": "clean", "d": "noisy", "e": "clean"}
+    for name in labels:
+        save(tmp_path, name, one)
+    catalog = labelled_pool(tmp_path, labels)
+    assert check_catalog(catalog).sound(catalog).column("tile_id") == ["t/c"]
+    # However small the other split is.
+    splits = {"a": "val", "b": "train", "c": "train", "d": "train", "e": "test"}
+    apart = labelled_pool(tmp_path, labels, splits=splits)
+    assert check_catalog(apart).sound(apart).column("tile_id") == ["t/e"]
+    # A label that cannot be read is none.
+    for name in "ce":
+        (tmp_path / f"{name}_mask.png").write_bytes(b"torn")
+    assert check_catalog(catalog).sound(catalog).column("tile_id") == ["t/d"]
+
+
+def test_the_nearly_same_picture_with_a_label_stays(tmp_path):
+    one = picture(0, 64)
+    for name, data in {"a": one, "b": recompressed(one, 60)}.items():
+        save(tmp_path, name, data)
+    catalog = labelled_pool(tmp_path, {"a": "clean", "b": None}, splits={"a": "train", "b": "val"})
+    report = check_catalog(catalog)
+    assert found(report) == [("near duplicate in two splits", "b")]
+    assert report.sound(catalog).column("tile_id") == ["t/a"]
+
+
+def test_copies_with_other_labels_are_named(tmp_path):
+    for name in "abc":
+        save(tmp_path, name, picture(0, 64))
+    masks = {name: np.indices((64, 64))[0] % 2 for name in "abc"}
+    masks["c"] = masks["c"].copy()
+    masks["c"][:32] = 1 - masks["c"][:32]
+    report = check_catalog(labelled_pool(tmp_path, dict.fromkeys("abc", "clean"), masks))
+    assert [(item.what, item.tile_id, item.found) for item in report.findings if item.what.startswith("copies")] == [
+        ("copies labelled differently", "t/c", "50.0% of it different")
+    ]
+
+
+def test_a_long_time_series_costs_little_and_finds_what_lies_in_two_splits(tmp_path, monkeypatch):
+    """Many looks at few places: one partner for each tile is enough, so few pairs are compared."""
+    places, looks = 3, 150
+    random = np.random.default_rng(0)
+    drawn = np.stack([portrait(whole(picture(seed, 64))) for seed in range(places)]).repeat(looks, axis=0)
+    drawn = np.clip(drawn + random.normal(0, 2, drawn.shape), -127, 127).astype(np.int8)
+    rows = [
+        {"tile_id": f"{row}", "image": f"/none/{row}.png", "window": (0, 0, 64, 64), "sensor": "rgb", "split": "train"}
+        for row in range(len(drawn))
+    ]
+    # The second place is in two splits, one tile of it in the smaller.
+    rows[looks + 70]["split"] = "val"
+    copies = Copies(Catalog.from_rows(rows, {"rgb": get_sensor("rgb")}), near=True)
+    for row, item in enumerate(drawn):
+        copies.take(row, Outcome(portrait=item))
+    compared = []
+    original = duplicates._agreement
+    monkeypatch.setattr(duplicates, "_agreement", lambda first, second: compared.append(len(first)) or original(first, second))
+    kinds = {int(item.tile_id): item.what for item in copies.findings()}
+    assert sorted(set(range(len(drawn))) - set(kinds)) == [0, looks + 70, 2 * looks]
+    assert {row for row, what in kinds.items() if what.endswith("two splits")} == set(range(looks, 2 * looks)) - {looks + 70}
+    # All pairs of a place are 11,175.
+    assert sum(compared) < 0.2 * places * looks * (looks - 1) / 2

@@ -155,3 +155,13 @@ def test_mixed_resolutions_are_named_in_metres():
     assert check(make(shapes[:2], [None] * 2), "mixed resolution") == []
     # Windows of one image count once, and need not be of one size.
     assert check(make([shapes[0], shapes[2]], [None] * 2, window=[(0, 0, 100, 100), (0, 0, 200, 200)]), "mixed resolution") == []
+
+
+def test_places_in_two_splits_are_found_where_no_footprint_says_more():
+    splits = ["train", "train", "train", "val", "val", None]
+    places = ["a", "b", "a", "a", "c", "b"]
+    found = check(make([None] * 6, splits, location_id=places), "location in two splits")
+    assert [(item.tile_id, item.severity) for item in found] == [("t0", "error"), ("t2", "error")]
+    assert found[0].found == "'a' in 'train' here, in 'val' as t3"
+    shapes = [box(column, 0) for column in range(6)]
+    assert not check(make(shapes, splits, location_id=places), "location in two splits")

@@ -186,3 +186,42 @@ def test_wrong_files_say_what_is_wrong(tmp_path):
     ]:
         with pytest.raises(error, match=message):
             read(tmp_path / name)
+
+
+def test_labels_on_another_grid_are_left_out_where_headers_are_read(tmp_path, write_scene):
+    for name, corner in (("a", 5e5), ("b", 5e5 + 30)):
+        write_scene(tmp_path / f"{name}.tif", noise(name, 3, 12, 20))
+        write_scene(tmp_path / f"{name}_label.tif", noise(name, 1, 12, 20) % 3, transform=(10.0, 0.0, corner, 0.0, -10.0, 5e6))
+    write_scheme(tmp_path)
+    lines = (
+        "image,label,col,row,width,height\na.tif,a_label.tif,0,0,8,8\nb.tif,b_label.tif,0,0,8,8\nb.tif,,8,0,8,8\na.tif,gone.tif,8,0,8,8\n"
+    )
+    (tmp_path / "t.csv").write_text(lines)
+    options = {"scheme": str(tmp_path / "classes.json"), "headers": True}
+    problems: list[Problem] = []
+    assert read(tmp_path / "t.csv", problems, **options).column("window") == [[0, 0, 8, 8], [8, 0, 8, 8]]
+    assert sorted(Path(problem.file).name for problem in problems) == ["a.tif", "b.tif"]
+    assert any("b_label.tif at (500030.0" in problem.reason for problem in problems)
+    assert any("gone.tif: no such file" in problem.reason for problem in problems)
+    (tmp_path / "t.csv").write_text(lines.splitlines()[0] + "\n" + lines.splitlines()[2] + "\n")
+    with pytest.raises(DataError, match=r"b\.tif: .*none of 1 images can be used"):
+        read(tmp_path / "t.csv", **options)
+
+
+def test_ids_are_texts_although_they_look_like_numbers(images):
+    (images / "t.csv").write_text("key,path,place,split,cloud\n0001,images/a/one.png,007,1,2\n001,images/a/two.png,7,1,3\n")
+    catalog = read(images / "t.csv", columns={"tile_id": "key", "image": "path", "location_id": "place"})
+    assert catalog.column("tile_id") == ["0001", "001"]
+    assert catalog.column("location_id") == ["007", "7"]
+    assert catalog.column("cloud") == [2, 3]
+
+
+def test_wrong_columns_of_a_csv_say_what_is_wrong(images):
+    for text, options, error, message in [
+        ("image,image\na.png,a.png\n", {}, DataError, "has the column 'image' 2 times"),
+        ("image,col,row,width,height\na.png,0,0,8,\n", {}, DataError, "column 'height' has 1 empty cells"),
+        ("path\na.png\n", {"columns": {"image": "path", "label": "path"}}, ConfigError, "'path' is named for image, label"),
+    ]:
+        (images / "t.csv").write_text(text)
+        with pytest.raises(error, match=message):
+            read(images / "t.csv", **options)

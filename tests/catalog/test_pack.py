@@ -12,15 +12,19 @@ from PIL import Image
 
 from catalog.conftest import noise
 from tilth.catalog import pack as packing
+from tilth.catalog import pack_folder
+from tilth.catalog.build import build_catalog
 from tilth.catalog.check import check_catalog
-from tilth.catalog.config import SplitConfig
+from tilth.catalog.config import BuildConfig, SplitConfig
 from tilth.catalog.overlap import shares_pixels
 from tilth.catalog.pack import measure_reading, pack_catalog
 from tilth.catalog.split import split_catalog
 from tilth.catalog.table import Catalog
 from tilth.errors import CatalogError, DataError, OutputExistsError, TilthError
+from tilth.imagery.files import folder_lock
 from tilth.imagery.packed import is_packed
 from tilth.imagery.read import read_label, read_pixels
+from tilth.sensors import get_sensor
 
 
 def rows_of(folder: Path, count: int = 9) -> list[dict[str, object]]:
@@ -194,8 +198,8 @@ def test_foreign_folder_other_pack_and_file_are_refused_with_a_way_out(tmp_path,
 
 def test_full_disk_is_refused_before_anything_is_written(tmp_path, catalog, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda place: usage._replace(free=20_000))
-    with pytest.raises(TilthError, match=r"packed: needs 0\.0 GiB, 0\.0 GiB free"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=20_000))
+    with pytest.raises(TilthError, match=r"packed: needs 0\.1 MiB, 0\.0 MiB free"):
         pack_catalog(catalog, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 
@@ -232,9 +236,32 @@ def test_nothing_readable_is_an_error(tmp_path, catalog):
 def test_two_processes_do_not_pack_into_one_folder(tmp_path, catalog):
     out = tmp_path / "packed"
     pack_catalog(catalog, out)
-    with packing._alone(out), pytest.raises(TilthError, match="another process is packing"):
+    with folder_lock(out, "packing into"), pytest.raises(TilthError, match="another process is packing"):
         pack_catalog(catalog, out)
     pack_catalog(catalog, out)
+
+
+def test_a_refused_pack_leaves_the_files_of_the_one_at_work(tmp_path, catalog, monkeypatch):
+    """Both find the folder empty; one begins to write before the other learns that it has come second."""
+    out = tmp_path / "packed"
+    out.mkdir()
+    with folder_lock(out, "packing into"):
+        original = pack_folder.make_folder
+
+        def begin(folder):
+            made = original(folder)
+            (out / ".images-00000.1-0.arrow").write_text("at work")
+            return made
+
+        monkeypatch.setattr(pack_folder, "make_folder", begin)
+        with pytest.raises(TilthError, match="another process"):
+            pack_catalog(catalog, out)
+        assert [file.name for file in out.iterdir()] == [".images-00000.1-0.arrow"]
+
+
+def test_a_folder_that_went_away_meanwhile_is_not_locked(tmp_path):
+    with pytest.raises(TilthError, match="another process is packing"), folder_lock(tmp_path / "gone", "packing into"):
+        pass
 
 
 def test_few_tiles_are_held_at_once(tmp_path, make_catalog, monkeypatch):
@@ -249,7 +276,7 @@ def test_few_tiles_are_held_at_once(tmp_path, make_catalog, monkeypatch):
 
     original = packing.Shard.record
     monkeypatch.setattr(packing.Shard, "record", read)
-    monkeypatch.setattr(packing, "needed_bytes", lambda *_: 0)
+    monkeypatch.setattr(pack_folder, "needed_bytes", lambda *_: 0)
     pack_catalog(catalog, tmp_path / "packed", workers=2, progress=lambda done, total: given.append(done))
     assert len(taken) == len(given)
     assert max(place - seen for place, seen in enumerate(taken)) <= 4
@@ -300,3 +327,70 @@ def test_killed_pack_goes_on_to_the_same_bytes(tmp_path, make_catalog, where, mo
         assert files(out) == whole
     # The catalog is there only when everything else is.
     assert died <= 1
+
+
+def joined(folder: Path, write_scene, derived: str, seed: int = 0) -> Catalog:
+    """A catalog of one scene of two sensors, joined by a virtual raster."""
+    optical, radar = get_sensor("s2_l2a"), get_sensor("s1")
+    random = np.random.default_rng(seed)
+    write_scene(folder / "s2" / "x.tif", random.integers(1, 9000, (len(optical), 40, 40)).astype(optical.dtype))
+    write_scene(folder / "s1" / "x.tif", np.random.default_rng(9).normal(-10, 3, (2, 40, 40)).astype(radar.dtype))
+    layers = {"s1": str(folder / "s1")}
+    return build_catalog(
+        BuildConfig(inputs=(str(folder / "s2"),), sensor="s2_l2a+s1", layers=layers, window_px=20, derived=str(folder / derived))
+    )
+
+
+def test_a_source_behind_a_virtual_raster_that_changes_is_seen_everywhere(tmp_path, write_scene):
+    """In the fingerprint, by readers that have the virtual raster open, and by packing."""
+    catalog = joined(tmp_path, write_scene, "files")
+    packed = pack_catalog(catalog, tmp_path / "packed")
+    before, first = read_pixels(catalog.tile(0).image, catalog.tile(0).window).data, (catalog.fingerprint(), packed.catalog.fingerprint())
+    virtual = Path(catalog.tile(0).image)
+    text = virtual.read_bytes()
+    again = joined(tmp_path, write_scene, "files", seed=1)
+    assert virtual.read_bytes() == text
+    now = read_pixels(again.tile(0).image, again.tile(0).window).data
+    assert (now[:-2] != before[:-2]).any()
+    assert (now[-2:] == before[-2:]).all()
+    report = pack_catalog(again, tmp_path / "packed")
+    assert (report.made, report.kept) == (1, 0)
+    assert_same_pixels(report.catalog, again)
+    # Shards of the same size with other pixels are other shards.
+    assert report.catalog.fingerprint() != first[1]
+    with (tmp_path / "s1" / "x.tif").open("ab") as file:
+        file.write(b"x")
+    assert again.fingerprint() != first[0]
+    (tmp_path / "s1" / "x.tif.aux.xml").write_text("<PAMDataset/>")
+    assert pack_catalog(again, tmp_path / "packed").made == 1
+
+
+def test_one_scene_joined_twice_still_shares_its_pixels(tmp_path, write_scene):
+    """Held-out pixels must not come back through another build."""
+    one, two = (joined(tmp_path, write_scene, name) for name in ("one", "two"))
+    assert one.tile(0).image != two.tile(0).image
+    plain = build_catalog(BuildConfig(inputs=(str(tmp_path / "s2"),), sensor="s2_l2a", window_px=20))
+    packed = pack_catalog(two, tmp_path / "packed").catalog
+    for pool in (two, plain, packed):
+        assert shares_pixels(pool, one.take([1])).tolist() == [False, True, False, False]
+    assert set(packed.column("packed_from")) == {str(tmp_path / "s2" / "x.tif")}
+    rows = [one.with_columns(split=["train"] * 4), two.with_columns(split=["val"] * 4, tile_id=[f"again/{row}" for row in range(4)])]
+    found = check_catalog(Catalog.concat(rows), headers=False).findings
+    assert [item.what for item in found if item.what == "split overlap"] == ["split overlap"] * 4
+
+
+def test_a_raster_with_an_empty_corner_is_no_more_empty_when_packed(tmp_path, write_scene):
+    """Less than a tenth of the raster is without data, and more than a tenth of the tile in each corner."""
+    for name, corner in (("first", np.s_[:, :40, :40]), ("last", np.s_[:, -40:, -40:])):
+        data = np.random.default_rng(0).integers(1, 255, (3, 256, 256)).astype(np.uint8)
+        data[corner] = 0
+        write_scene(tmp_path / name / "x.tif", data, nodata=0)
+        catalog = build_catalog(BuildConfig(inputs=(str(tmp_path / name),), sensor="rgb", window_px=64))
+        packed = pack_catalog(catalog, tmp_path / f"packed {name}").catalog
+        assert [item.what for part in (catalog, packed) for item in check_catalog(part).findings] == []
+    data[:, :128] = 0
+    write_scene(tmp_path / "half" / "x.tif", data, nodata=0)
+    half = build_catalog(BuildConfig(inputs=(str(tmp_path / "half"),), sensor="rgb", window_px=256))
+    for part in (half, pack_catalog(half, tmp_path / "packed half").catalog):
+        (finding,) = check_catalog(part).findings
+        assert (finding.what, finding.file, finding.found) == ("part empty", str(tmp_path / "half" / "x.tif"), "52% not valid")

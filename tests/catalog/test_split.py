@@ -103,6 +103,33 @@ def test_tiles_without_footprint_stay_with_their_image():
     assert catalog.column("block")[0] == "0.png"
 
 
+def test_tiles_without_footprint_stay_with_their_place():
+    # Two seasons of each place; the last file shows two places at once, which ties these together.
+    rows = [
+        {
+            "tile_id": f"{place}{season}",
+            "image": f"/d/{place}{season}.png",
+            "window": (0, 0, 8, 8),
+            "sensor": "rgb",
+            "location_id": f"p{place}",
+        }
+        for place in range(20)
+        for season in "sw"
+    ]
+    rows += [
+        {"tile_id": f"both{place}", "image": "/d/both.png", "window": (8 * place, 0, 8, 8), "sensor": "rgb", "location_id": f"p{place}"}
+        for place in (0, 1)
+    ]
+    rows.append({"tile_id": "alone", "image": "/d/alone.png", "window": (0, 0, 8, 8), "sensor": "rgb"})
+    catalog = split_catalog(Catalog.from_rows(rows, {"rgb": get_sensor("rgb")}), SplitConfig(seed=2))
+    for place in range(20):
+        assert len(catalog.filter(location_id=f"p{place}").counts("split")) == 1
+    blocks = dict(zip(catalog.column("tile_id"), catalog.column("block"), strict=True))
+    assert blocks["0s"] == blocks["both1"] == blocks["1w"] == "location p0"
+    assert (blocks["5s"], blocks["alone"]) == ("location p5", "alone.png")
+    assert len(set(blocks.values())) == 20
+
+
 def test_few_blocks_still_fill_every_split():
     catalog = grid_catalog(2)
     assert set(split_catalog(catalog, SplitConfig(block_m=1)).counts("split")) == {"train", "val", "test"}

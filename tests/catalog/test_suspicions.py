@@ -99,6 +99,32 @@ def test_exchanged_colours_of_water_are_doubted():
     assert "5 of 5 images" in found[0]
 
 
+def sea(name: str, dark: float = 1.0) -> list[np.ndarray]:
+    """Open water: bright in blue, next to nothing beyond red, with the swell in all bands alike."""
+    sensor = get_sensor(name)
+    levels = np.interp(
+        [band.centre_nm for band in sensor.bands], (440, 490, 560, 660, 860, 2200), (0.022, 0.022, 0.018, 0.008, 0.005, 0.002)
+    )
+    images = []
+    for index in range(8):
+        rows, columns = np.indices((96, 96))
+        swell = 1 + 0.1 * np.sin(columns / 20 + index) + 0.03 * np.random.default_rng(index).normal(size=rows.shape)
+        physical = dark * levels[:, None, None] * swell
+        stored = [(band - item.offset) / item.scale for band, item in zip(physical, sensor.bands, strict=True)]
+        images.append(np.clip(stored, 1, None).astype(sensor.dtype))
+    return images
+
+
+@pytest.mark.parametrize("name", ["s2_l2a", "s2_l2a_10", "s2_l2a_9", "hls", "rgbn"])
+def test_the_open_sea_raises_no_doubt(name):
+    assert doubts(sea(name), get_sensor(name)) == []
+
+
+def test_the_open_sea_as_a_picture_of_eight_bits_is_doubted():
+    images = [np.clip(data / 10_000 / 0.03 * 255, 0, 255).astype(np.uint8) for data in sea("s2_l2a")]
+    assert "8-bit picture" in doubts(images, get_sensor("s2_l2a"))[0]
+
+
 def scaled(name, change, dtype):
     return [change(data.astype(np.float64)).astype(dtype) for data in scenes(name)]
 

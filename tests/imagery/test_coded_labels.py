@@ -1,6 +1,7 @@
 """Coded labels become class ids: decoding against a loop over pixels, files on the source's grid, and what is refused."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 from tilth.errors import ConfigError, DataError, MissingFileError, TilthError, UsageError
 from tilth.imagery import label_codes
 from tilth.imagery.label_codes import LabelCodes, decode, write_coded_label
+from tilth.imagery.palette import has_palette
 from tilth.imagery.read import read_info, read_label
+from tilth.imagery.virtual import write_stack
 from tilth.imagery.write import write_raster
 
 COLOURS = {"#FF0000": 0, "00ff00": 1, "0000FF": 2, "9B9B9B": 255}
@@ -238,3 +241,62 @@ def test_wrong_targets_are_refused(tmp_path):
         write_coded_label(str(tmp_path / "a.png"), tmp_path / "a.png", codes, overwrite=True)
     with pytest.raises(MissingFileError):
         write_coded_label(str(tmp_path / "none.png"), tmp_path / "b.png", codes)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_of_a_palette_geotiff_are_those_of_its_table(tmp_path, dtype):
+    ids = np.array([[0, 1, 7], [2, 2, 9]], dtype)
+    with rasterio.open(tmp_path / "p.tif", "w", driver="GTiff", width=3, height=2, count=1, dtype=dtype, nodata=9) as file:
+        file.write(ids, 1)
+        file.write_colormap(1, {0: (255, 0, 0, 255), 1: (0, 255, 0, 255), 2: (0, 0, 255, 255), 7: (0, 255, 0, 255)})
+    assert has_palette(str(tmp_path / "p.tif"))
+    codes = LabelCodes(colours={"FF0000": 0, "00FF00": 1, "0000FF": 2})
+    by_colour = write_coded_label(str(tmp_path / "p.tif"), tmp_path / "c.tif", codes)
+    assert read_label(str(by_colour)).tolist() == [[0, 1, 1], [2, 2, 255]]
+    by_value = write_coded_label(str(tmp_path / "p.tif"), tmp_path / "v.tif", LabelCodes(values={0: 2, 1: 1, 2: 0, 7: 7}))
+    assert read_label(str(by_value)).tolist() == [[2, 1, 7], [0, 0, 255]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_files_of_others_are_not_replaced(tmp_path, suffix):
+    source, target = tmp_path / "a.png", tmp_path / f"own{suffix}"
+    coloured(source)
+    write_raster(target, np.ones((2, 2), np.uint8), crs=None, transform=None) if suffix == ".tif" else Image.new("L", (2, 2)).save(target)
+    before = target.read_bytes()
+    with pytest.raises(UsageError, match=rf"own\{suffix}: is in the way .* not made by tilth"):
+        write_coded_label(str(source), target, LabelCodes(colours=COLOURS))
+    assert target.read_bytes() == before
+    target.write_bytes(b"cut short")
+    assert read_label(str(write_coded_label(str(source), target, LabelCodes(colours=COLOURS)))).shape == (70, 50)
+
+
+def test_labels_are_made_anew_when_what_they_are_made_of_changes(tmp_path):
+    codes = LabelCodes(values={0: 0, 1: 1, 2: 2})
+
+    def made(name: str) -> np.ndarray:
+        # Another thread opens files anew, as another process does.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: read_label(str(write_coded_label(str(tmp_path / name), tmp_path / "made.tif", codes)))).result()
+
+    write_raster(tmp_path / "source.tif", np.zeros((4, 5), np.uint8), crs="EPSG:32631", transform=(1, 0, 0, 0, -1, 0))
+    write_stack(tmp_path / "v.vrt", [tmp_path / "source.tif"])
+    assert not made("v.vrt").any()
+    write_raster(tmp_path / "source.tif", np.full((4, 5), 2, np.uint8), crs="EPSG:32631", transform=(1, 0, 0, 0, -1, 0))
+    assert (made("v.vrt") == 2).all()
+    with rasterio.open(tmp_path / "source.tif.msk", "w", driver="GTiff", width=5, height=4, count=1, dtype="uint8") as file:
+        file.write(np.eye(4, 5, dtype=np.uint8)[None] * 255)
+        file.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    assert (made("source.tif") == 255).sum() == 16
+
+
+def test_labels_are_made_anew_when_they_are_moved(tmp_path):
+    with rasterio.open(tmp_path / "l.tif", "w", driver="GTiff", width=5, height=4, count=1, dtype="uint8", crs="EPSG:32631") as file:
+        file.write(np.zeros((1, 4, 5), np.uint8))
+
+    def corner(x: float) -> float:
+        (tmp_path / "l.tfw").write_text(f"1\n0\n0\n-1\n{x + 0.5}\n-0.5\n")
+        with ThreadPoolExecutor(1) as pool:
+            path = pool.submit(write_coded_label, str(tmp_path / "l.tif"), tmp_path / "made.tif", LabelCodes(values={0: 0})).result()
+        return read_info(str(path)).transform[2]
+
+    assert [corner(100), corner(200)] == [100, 200]

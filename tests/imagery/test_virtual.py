@@ -213,3 +213,19 @@ def test_wrong_requests_say_what_is_wrong(tmp_path):
     own = write_stack(tmp_path / "own.vrt", [a])
     with pytest.raises(UsageError, match="one of its own sources"):
         write_stack(own, [a, own])
+
+
+def test_what_others_wrote_is_not_replaced_and_what_is_not_used_any_more_goes(tmp_path):
+    a, values = raster(tmp_path / "a.tif")
+    b, _ = raster(tmp_path / "b.tif", crs="EPSG:4326", grid=(0.0001, 0.0, 2.9995, 0.0, -0.0001, 45.1540))
+    stack = write_stack(tmp_path / "ab.vrt", [a, b])
+    (tmp_path / "ab.3.vrt").write_text("<VRTDataset/>")
+    assert (tmp_path / "ab.2.vrt").exists()
+    write_stack(stack, [a, a])
+    assert sorted(file.name for file in tmp_path.glob("*.vrt")) == ["ab.3.vrt", "ab.vrt"]
+    assert np.array_equal(read_pixels(str(stack)).data, np.concatenate([values, values]))
+    own = '<VRTDataset rasterXSize="60" rasterYSize="40"></VRTDataset>'
+    stack.write_text(own)
+    with pytest.raises(UsageError, match=r"ab\.vrt: is in the way .* not made by tilth"):
+        write_stack(stack, [a, a])
+    assert stack.read_text() == own

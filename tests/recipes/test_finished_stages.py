@@ -272,3 +272,32 @@ def test_report_shows_the_command_line_that_was_given(again):
     assert apply_overrides({}, words[5:])["values"] == {"land": "land", **values}
     assert main(words[1:]) == 0
     assert go(again, **values).values["done"] == []
+
+
+def test_stages_whose_pixels_are_gone_are_done_again(tmp_path):
+    """A catalog is of no use without the labels and shards that were made with it."""
+    tilth.landscapes(out=tmp_path / "land", scenes=2, size=64)
+    codes = {"values": dict.fromkeys(range(256), 0)}
+    build = RECIPE["stages"][0]["options"] | {"inputs": ["land/images"], "labels": "land/masks"}
+    stages = [
+        {"name": "build", "verb": "catalog build", "options": build | {"label_codes": codes}},
+        {"name": "pack", "verb": "pack", "options": {"catalog": "${out}/tiles.parquet", "out": "${out}/packed", "measure": False}},
+    ]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "two", "description": "Two stages.", "stages": stages}))
+
+    def do() -> list[str]:
+        return tilth.run(recipe=tmp_path / "recipe.yaml", out=Path("out")).values["done"]
+
+    assert do() == ["build", "pack"]
+    assert do() == []
+    shard = tmp_path / "out" / "packed" / "images-00000.arrow"
+    whole = shard.read_bytes()
+    shard.unlink()
+    assert do() == ["pack"]
+    assert shard.read_bytes() == whole
+    label = next((tmp_path / "out" / "tiles_files").rglob("*.tif"))
+    label.unlink()
+    assert do()[0] == "build"
+    assert label.is_file()
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    assert tilth.run(recipe=tmp_path / "recipe.yaml", out=tmp_path / "elsewhere").values["done"] == []

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilth.catalog.index_raster import Blocks, blocks_of, grid_settings, stamp_of, write_index_raster
+from tilth.catalog.index_raster import Blocks, blocks_of, write_index_raster
 from tilth.classes import IGNORE_INDEX
-from tilth.imagery.grid import map_position, pixel_position, window_transform
+from tilth.errors import DataError, needs_extra
+from tilth.imagery.gdal import rasterio_module
+from tilth.imagery.grid import map_position, pixel_position, short_crs, window_transform
+from tilth.imagery.made_from import grid_settings, stamp_of
 from tilth.imagery.read import RasterInfo, Window, read_info, read_label
 
 _SIDE = 1024
@@ -34,15 +37,25 @@ def align_label(label: str, image: RasterInfo, target: Path) -> int:
         Pixels with a label.
 
     Raises:
-        DataError: values that are no class ids.
+        DataError: values that are no class ids, or there is no way from one CRS to the other.
         UnreadableFileError: the label is damaged.
     """
+    with needs_extra("geo", "resampling"):
+        from rasterio._err import CPLE_BaseError
+
     info = read_info(label)
-    stamp = stamp_of([label], ["nearest", grid_settings(image)])
+    stamp = stamp_of(["nearest", grid_settings(image)], [info])
 
     def make() -> Blocks:
         for window in blocks_of(image, _SIDE):
-            yield window, _resampled(info, image, window)
+            try:
+                block = _resampled(info, image, window)
+            # The errors of PROJ and of GDAL's warper; what cannot be read has been named already.
+            except (rasterio_module().errors.RasterioError, CPLE_BaseError) as error:
+                ways = f"from {short_crs(info.crs)} to {short_crs(image.crs)}"
+                reason = " ".join(str(error).split())[:120]
+                raise DataError(f"{label}: cannot be resampled {ways}, that of its image {image.uri}: {reason}") from None
+            yield window, block
 
     return write_index_raster(target, image, stamp, make)
 

@@ -35,7 +35,7 @@ def check_table(catalog: Catalog) -> list[Finding]:
     Raises:
         MissingExtraError: there are footprints and shapely is not installed.
     """
-    return [*_split_overlaps(catalog), *_same_ground(catalog), *_mixed_systems(catalog), *_mixed_resolutions(catalog)]
+    return [*_split_overlaps(catalog), *_locations(catalog), *_same_ground(catalog), *_mixed_systems(catalog), *_mixed_resolutions(catalog)]
 
 
 def split_codes(catalog: Catalog) -> tuple[NDArray[np.int64], list[str]]:
@@ -75,6 +75,25 @@ def _split_overlaps(catalog: Catalog) -> Iterator[Finding]:
         found = f"in {names[splits[one]]!r} here, in {names[splits[other]]!r} as {ids[other].as_py()}"
         file = encoded.dictionary[int(images[one])].as_py()
         yield make_finding("split overlap", ids[one].as_py(), file, "pixels in one split only", found)
+
+
+def _locations(catalog: Catalog) -> Iterator[Finding]:
+    """Find places in two splits, among tiles without a footprint; of the others the ground says more."""
+    splits, names = split_codes(catalog)
+    encoded = catalog.table["location_id"].combine_chunks().dictionary_encode()
+    places = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    bare = np.asarray(pc.is_null(catalog.table["geometry"]))
+    known = np.flatnonzero((splits >= 0) & (places >= 0) & bare)
+    ids = catalog.table["tile_id"]
+    # By place, the smallest split last: tiles of larger splits are the ones named, one finding a tile.
+    order = known[np.lexsort((known, splits[known], places[known]))]
+    for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if order.size else ():
+        last = int(rows[-1])
+        for row in rows[splits[rows] < splits[last]].tolist():
+            place = encoded.dictionary[int(places[row])].as_py()
+            found = f"{place!r} in {names[splits[row]]!r} here, in {names[splits[last]]!r} as {ids[last].as_py()}"
+            file = catalog.table["image"][row].as_py()
+            yield make_finding("location in two splits", ids[row].as_py(), file, "a place in one split only", found)
 
 
 def _same_ground(catalog: Catalog) -> Iterator[Finding]:

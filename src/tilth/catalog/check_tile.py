@@ -17,6 +17,7 @@ from tilth.catalog.table import Tile
 from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.errors import DataError, MissingFileError, UnreadableFileError
 from tilth.imagery.black_border import DARK
+from tilth.imagery.grid import grid_difference
 from tilth.imagery.packed import check_packed, is_packed
 from tilth.imagery.raster import Pixels
 from tilth.imagery.read import RasterInfo, read_info, read_label, read_pixels
@@ -127,9 +128,13 @@ class TileReader:
         label = self._header(tile.label, tile)
         if isinstance(label, Finding):
             yield label
-        elif not isinstance(image, Finding) and (label.width, label.height) != (image.width, image.height):
+        elif isinstance(image, Finding):
+            return
+        elif (label.width, label.height) != (image.width, image.height):
             expected, found = f"{image.width} x {image.height} pixels, as {tile.image}", f"{label.width} x {label.height}"
             yield make_finding("label size", tile.tile_id, tile.label, expected, found)
+        elif difference := grid_difference(image, label):
+            yield make_finding("label grid", tile.tile_id, tile.label, f"the grid of {tile.image}", difference)
 
     def _check_pixels(self, tile: Tile, outcome: Outcome, *, measure: bool) -> None:
         try:

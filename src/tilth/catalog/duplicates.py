@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,8 @@ _TABLES, _FEWEST_BITS, _MOST_TABLE_BITS = 24, 10, 16
 # In a larger group each tile is compared with this many neighbours in the order of hashes.
 _NEIGHBOURS = 64
 _PAIRS = 1 << 18
+_AT_ONCE = 4096
+_MOST_SLOT_BITS = 22
 _ONES_OF_A_BYTE = np.array([number.bit_count() for number in range(256)])
 
 
@@ -56,11 +58,21 @@ class Portraits:
 
     Attributes:
         tiles: int64 (n,), positions of the tiles in the catalog, ascending.
-        pictures: int8 (n, 32, 32).
+        pictures: int8 (m, 32, 32).
+        rows: int64 (n,), position of each tile's portrait among the pictures; None where they are parallel.
     """
 
     tiles: NDArray[np.int64]
     pictures: NDArray[np.int8]
+    rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.tiles)
+
+    def draw(self, numbers: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Copy the portraits of some of the tiles, by number from 0 to n - 1: int8 (k, 32, 32)."""
+        return self.pictures[numbers if self.rows is None else self.rows[numbers]]
 
 
 def pixel_digest(pixels: Pixels) -> bytes:
@@ -109,9 +121,9 @@ def perceptual_hashes(pictures: NDArray[np.int8]) -> NDArray[np.uint64]:
     chosen = np.array([(row, column) for row in range(9) for column in range(8) if (row, column) != (0, 0)][:HASH_BITS])
     weights = (np.uint64(1) << np.arange(HASH_BITS, dtype=np.uint64)).astype(np.uint64)
     hashes = np.zeros(len(pictures), dtype=np.uint64)
-    for start in range(0, len(pictures), 4096):
-        part = waves @ pictures[start : start + 4096].astype(np.float32) @ waves[:8].T
-        hashes[start : start + 4096] = ((part[:, chosen[:, 0], chosen[:, 1]] > 0) * weights).sum(axis=1, dtype=np.uint64)
+    for start in range(0, len(pictures), _AT_ONCE):
+        part = waves @ pictures[start : start + _AT_ONCE].astype(np.float32) @ waves[:8].T
+        hashes[start : start + _AT_ONCE] = ((part[:, chosen[:, 0], chosen[:, 1]] > 0) * weights).sum(axis=1, dtype=np.uint64)
     return hashes
 
 
@@ -125,16 +137,48 @@ def near_pairs(portraits: Portraits) -> tuple[NDArray[np.int64], NDArray[np.floa
         int64 (M, 2) positions of tiles in the catalog, the first smaller than the second, sorted; and the correlation of each pair's
         portraits.
     """
-    hashes = perceptual_hashes(portraits.pictures)
-    found: list[NDArray[np.int64]] = [np.zeros((0, 2), dtype=np.int64)]
+    found = list(judged_pairs(portraits, lambda pairs: np.ones(len(pairs), dtype=bool)))
+    if not found:
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    pairs, first = np.unique(np.concatenate([item[0] for item in found]), axis=0, return_index=True)
+    return pairs, np.concatenate([item[1] for item in found])[first]
+
+
+def judged_pairs(
+    portraits: Portraits, wanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Find tiles that nearly show the same picture, a part at a time, so that nothing grows with the number of pairs.
+
+    Of a place seen a hundred times every pair is alike; whoever wants one partner for each tile says so.
+
+    Args:
+        portraits: of n tiles.
+        wanted: tells which of pairs (M, 2) of positions in the catalog are worth comparing; asked anew for every part, after the part
+            before was given.
+
+    Yields:
+        As :func:`near_pairs`; a pair may come again.
+    """
+    count = len(portraits)
+    starts = range(0, count, _AT_ONCE)
+    hashes = np.concatenate(
+        [np.zeros(0, np.uint64), *(perceptual_hashes(portraits.draw(np.arange(at, min(at + _AT_ONCE, count)))) for at in starts)]
+    )
+    # The pair judged last in each slot: most pairs come from several tables.
+    slots = np.full(1 << min(_MOST_SLOT_BITS, max(10, math.ceil(math.log2(64 * count + 1)))), -1)
     for first, second in _candidates(hashes):
-        found.append(np.stack([np.minimum(first, second), np.maximum(first, second)], axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    whole = np.zeros(len(pairs))
-    for start in range(0, len(pairs), 8192):
-        part = pairs[start : start + 8192]
-        whole[start : start + 8192] = _agreement(portraits.pictures[part[:, 0]], portraits.pictures[part[:, 1]])
-    return portraits.tiles[pairs[whole > 0]], whole[whole > 0]
+        numbers = np.stack([np.minimum(first, second), np.maximum(first, second)], axis=1)
+        numbers = numbers[wanted(portraits.tiles[numbers])]
+        keys = numbers[:, 0] * count + numbers[:, 1]
+        # Fibonacci hashing; products wrap around.
+        places = (keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) & (len(slots) - 1)
+        fresh = slots[places] != keys
+        numbers, slots[places[fresh]] = numbers[fresh], keys[fresh]
+        for start in range(0, len(numbers), _AT_ONCE):
+            part = numbers[start : start + _AT_ONCE]
+            whole = _agreement(portraits.draw(part[:, 0]), portraits.draw(part[:, 1]))
+            if (whole > 0).any():
+                yield portraits.tiles[part[whole > 0]], whole[whole > 0]
 
 
 def _candidates(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

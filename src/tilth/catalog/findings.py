@@ -44,16 +44,19 @@ KINDS: dict[str, Severity] = {
     "bands": "error",
     "type": "error",
     "label size": "error",
+    "label grid": "error",
     "label value": "error",
     "not finite": "error",
     "no data": "error",
     "constant": "error",
     "split overlap": "error",
+    "location in two splits": "error",
     "same ground in two splits": "error",
     "duplicate in two splits": "error",
     "near duplicate in two splits": "error",
     "duplicate": "warning",
     "near duplicate": "warning",
+    "copies labelled differently": "warning",
     "scaling": "warning",
     "band order": "warning",
     "constant band": "warning",
@@ -106,9 +109,10 @@ class CheckReport:
     def sound(self, catalog: Catalog) -> Catalog:
         """Keep the tiles of the checked catalog that have no error, and of tiles with the same pixels one.
 
-        What concerns two tiles is found at one of them, and only that one goes. Where pixels, a picture or ground lie in two splits, it is
-        the tile of the larger split, as in splitting, so that small validation sets stay what they are; within one split, the first tile
-        stays. Near duplicates within one split stay: they are other pixels. Several windows of one image in two splits lose the earlier.
+        What concerns two tiles is found at one of them, and only that one goes. Of copies, and of nearly the same pictures in two splits,
+        the one with the better label stays (clean, then noisy, then pseudo, then none); then, and where ground or pixels of one image lie
+        in two splits, the tile of the smaller split, as in splitting, so that small validation sets stay what they are; then the first.
+        Near duplicates within one split stay: they are other pixels. Several windows of one image in two splits lose the earlier.
         """
         bad = {item.tile_id for item in self.findings if item.severity == "error" or item.what in DROPPED}
         return catalog.take([index for index, name in enumerate(catalog.column("tile_id")) if name not in bad])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from tilth.catalog import schema, uris
 from tilth.catalog.rows import count_values
 from tilth.classes import ClassScheme
 from tilth.imagery.packed import containing_file
+from tilth.imagery.packing import SHARD_SUFFIX, shard_checksum
+from tilth.imagery.references import files_behind, is_virtual
 from tilth.sensors import Sensor
 
 
 def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping[str, ClassScheme]) -> str:
-    """Hash rows, the definitions they name, and the size of every local file; see ``Catalog.fingerprint``."""
+    """Hash rows, the definitions they name, and the size of every local file (of shards, checksums); see ``Catalog.fingerprint``."""
     files = sorted(named_files(table))
     root = uris.common_folder(uris.distinct_folders(pa.chunked_array([files], pa.string())))
     named = count_values(table["sensor"]), count_values(table["scheme"])
@@ -35,8 +38,19 @@ def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping
         if name in schema.URI_COLUMNS and root:
             values = uris.make_relative(values, Path(root))
         digest.update(f"\0{name}\0{len(table)}\0".encode() + canonical_bytes(values))
-    digest.update(json.dumps([None if uris.is_remote(file) else uris.file_size(file) for file in files]).encode())
+    digest.update(json.dumps([None if uris.is_remote(file) else _content_of(file) for file in files]).encode())
     return digest.hexdigest()
+
+
+def _content_of(file: str) -> Any:
+    """What is known of a file's content without reading its pixels: its size; of a shard, whose size says little, checksums, too.
+
+    Virtual rasters hold no pixels: what they refer to counts.
+    """
+    size = uris.file_size(file)
+    if is_virtual(file):
+        return [size, *map(uris.file_size, files_behind(file)[1:])]
+    return [size, shard_checksum(file)] if file.endswith(SHARD_SUFFIX) else size
 
 
 def named_files(table: pa.Table) -> set[str]:
@@ -44,6 +58,16 @@ def named_files(table: pa.Table) -> set[str]:
     found = pc.unique(pa.chunked_array([chunk for name in schema.URI_COLUMNS for chunk in table[name].drop_null().chunks], pa.string()))
     packed = pc.match_substring(found, "#")
     return {*found.filter(pc.invert(packed)).to_pylist(), *map(containing_file, found.filter(packed).to_pylist())}
+
+
+def made_files(table: pa.Table, folder: Path) -> tuple[Path, ...]:
+    """List the files below a folder that rows name, or that virtual rasters among these refer to, as paths that begin with the folder."""
+    roots = [f"{place}{os.sep}" for place in dict.fromkeys((str(folder.absolute()), str(folder.resolve())))]
+    named = [file for file in named_files(table) if any(file.startswith(root) for root in roots)]
+    behind = {part for file in named for part in (files_behind(file) if is_virtual(file) else [file])}
+    return tuple(
+        sorted({folder / part[len(root) :] for root in roots for part in behind if part.startswith(root) and Path(part).is_file()})
+    )
 
 
 def canonical_bytes(values: Any) -> bytes:

@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 """Told (headers read, all of them)."""
 
 _LOOKED_FOR = 10
+_TEXT_COLUMNS = ("tile_id", "location_id", "split", "label_kind", "source", "licence")
 
 
 def import_table(
@@ -49,7 +50,7 @@ def import_table(
     """
     sensor = get_sensor(config.sensor)
     file = Path(path)
-    table = _named_columns(read_table(file), config, str(file))
+    table = _named_columns(read_table(file, [config.columns.get(name, name) for name in _TEXT_COLUMNS]), config, str(file))
     root = Path(uris.absolute_uri(config.root)) if config.root is not None else file.absolute().parent
     written = _texts(table["image"], f"{file}: column {config.columns.get('image', 'image')!r}")
     table = _set(table, "image", uris.make_absolute(written, root))
@@ -133,13 +134,17 @@ def _windows(table: pa.Table, config: ImportConfig, file: str) -> Any:
     """Windows as int32 (N, 4); None where headers have to say them.
 
     Raises:
-        DataError: columns of windows that hold no whole numbers, or only some of them.
+        DataError: columns of windows that hold no whole numbers, empty cells, or only some of them.
         UsageError: nothing says them.
     """
     named = sorted(set(WINDOW_COLUMNS) & set(config.columns))
     if named and not _has_windows(table):
         missing = ", ".join(name for name in WINDOW_COLUMNS if name not in table.column_names)
         raise DataError(f"{file}: columns.{named[0]} is given, but there is no column for {missing}")
+    for name in (*(WINDOW_COLUMNS if _has_windows(table) else ()), *({"window"} & set(table.column_names))):
+        if table[name].null_count:
+            column = config.columns.get(name, name)
+            raise DataError(f"{file}: column {column!r} has {table[name].null_count} empty cells; every row needs a window, or none")
     try:
         if _has_windows(table):
             return np.stack([table[name].cast(pa.int32()).to_numpy() for name in WINDOW_COLUMNS], axis=1).astype(np.int32)

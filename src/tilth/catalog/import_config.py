@@ -67,6 +67,10 @@ class ImportConfig(Config):
         for name in self.columns:
             if name not in NAMED_COLUMNS:
                 raise ValueError(f"columns.{name}: the catalog has no such column to fill; {suggest(name, NAMED_COLUMNS)}")
+        twice = [column for column in self.columns.values() if list(self.columns.values()).count(column) > 1]
+        if twice:
+            names = ", ".join(name for name, column in self.columns.items() if column == twice[0])
+            raise ValueError(f"columns: {twice[0]!r} is named for {names}; a column fills one column of the catalog")
         if "window" in self.columns and set(self.columns) & set(WINDOW_COLUMNS):
             raise ValueError("columns: give window, or col, row, width and height")
         return self

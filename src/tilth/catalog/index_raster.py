@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilth.classes import IGNORE_INDEX
-from tilth.errors import TilthError, UsageError
+from tilth.errors import TilthError
+from tilth.imagery.made_from import STAMP, stamp_in
 from tilth.imagery.read import RasterInfo, Window, read_info, read_label
-
-STAMP = "TILTH_MADE_FROM"
-"""Name of the TIFF tag that says which sources and settings a raster was made from."""
 
 BLOCK = 2048
 """Side of the blocks that are held in memory, in pixels; a multiple of the tiles of the file."""
@@ -30,14 +26,14 @@ def write_index_raster(target: Path, like: RasterInfo, stamp: str, make: Callabl
     Args:
         target: GeoTIFF to write; 255 is its nodata.
         like: header whose grid it gets.
-        stamp: as :func:`stamp_of` makes it.
+        stamp: as :func:`tilth.imagery.made_from.stamp_of` makes it.
         make: gives the blocks, uint8 (h, w), that cover the grid.
 
     Returns:
         Pixels with a label, that is other than 255.
 
     Raises:
-        UsageError: the target is a file that was not made by a build.
+        UsageError: the target is a file that was not made by tilth.
         TilthError: the place cannot be written to.
     """
     from tilth.imagery.geotiff import Legend, raster_file
@@ -61,40 +57,14 @@ def blocks_of(info: RasterInfo, side: int = BLOCK) -> Iterator[Window]:
             yield Window(column, row, min(side, info.width - column), min(side, info.height - row))
 
 
-def stamp_of(files: Iterable[str], settings: Any) -> str:
-    """Hash the bytes of local files (the names of remote ones) and the settings, which must be JSON-ready."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for file in files:
-        if Path(file).is_file():
-            with Path(file).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        else:
-            digest.update(file.encode())
-    return digest.hexdigest()
-
-
-def grid_settings(info: RasterInfo) -> list[Any]:
-    """Return what says where the pixels of a raster lie, for a stamp."""
-    return [info.width, info.height, info.crs, info.transform]
-
-
 def _labelled_pixels(target: Path, stamp: str) -> int | None:
     """Count the labelled pixels of a raster that is there, whole and of this stamp; None where there is none."""
-    from tilth.imagery.gdal import rasterio_module
-
-    if not target.exists():
+    if stamp_in(target) != stamp:
         return None
-    try:
-        with rasterio_module().open(target) as dataset:
-            found = dataset.tags().get(STAMP)
-    except rasterio_module().errors.RasterioError:
-        return None
-    if found is None:
-        raise UsageError(f"{target}: is in the way of a file to be made, and was not made by a build; choose another folder with derived")
     try:
         info = read_info(str(target))
         counts = (np.count_nonzero(read_label(str(target), window) != IGNORE_INDEX) for window in blocks_of(info))
-        return int(sum(counts)) if found == stamp else None
+        return int(sum(counts))
     # Whatever a damaged file makes the reader say, it is not whole and is written anew.
     except (TilthError, OSError):
         return None

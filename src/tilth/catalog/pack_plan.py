@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from tilth.catalog import uris
 from tilth.catalog.rows import window_array
 from tilth.catalog.table import Catalog
 from tilth.errors import TilthError
+from tilth.imagery import references
 from tilth.imagery.packed import containing_file
 from tilth.imagery.packing import FORMAT, Codec, Record, image_record, kept_whole, label_record, padded
 from tilth.imagery.read import RasterInfo, Window, read_info
@@ -145,27 +145,25 @@ def needed_bytes(shards: Sequence[Shard], codec: Codec) -> int:
 
 
 class _Files:
-    """What distinguishes source files: a name that is the same wherever their tree lies, size and time of change."""
+    """What distinguishes source files: a name that is the same wherever their tree lies, and size and time of change of all behind it."""
 
     def __init__(self, listed: Sequence[str]) -> None:
         self._root = uris.common_folder(listed)
-        self._facts: dict[str, tuple[int, int]] = {}
+        self._facts: dict[str, tuple[int, ...]] = {}
 
     def name(self, uri: str) -> str:
         return uri if uris.is_remote(uri) or not self._root else uri[len(self._root) :].lstrip(os.sep)
 
     def size(self, uri: str) -> int:
-        return self.facts(uri)[0]
+        """Size in bytes of the file itself; -1 for what is no local file."""
+        return references.file_state(containing_file(uri))[0]
 
-    def facts(self, uri: str) -> tuple[int, int]:
-        """Size in bytes and time of change in nanoseconds; -1 for what is no local file."""
+    def facts(self, uri: str) -> tuple[int, ...]:
+        """Size in bytes and time of change in nanoseconds; -1 for what is no local file. Of masks, sidecars and sources, too."""
         file = containing_file(uri)
         if file not in self._facts:
-            try:
-                status = Path(file).stat()
-                self._facts[file] = (status.st_size, status.st_mtime_ns)
-            except OSError:
-                self._facts[file] = (-1, -1)
+            states = map(references.file_state, references.files_behind(file))
+            self._facts[file] = tuple(number for state in states for number in state[:2])
         return self._facts[file]
 
 

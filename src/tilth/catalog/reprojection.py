@@ -24,8 +24,8 @@ _MARGIN = 0.05
 _CHORD_PX = 0.05
 """How far the middle of an edge may lie off its course, in pixels of the image."""
 
-_SHORTEST = 2**-12
-"""Shortest piece that edges are cut into, as a part of the extent."""
+_LONGEST, _SHORTEST = 2**-5, 2**-14
+"""Longest and shortest piece that edges are cut into, as a part of the extent; whole turns around the globe would seem to go nowhere."""
 
 _TURN = 360.0
 
@@ -128,7 +128,7 @@ def _longest_edge(there: Any, extent: Bounds, image: RasterInfo) -> float:
     assert image.transform is not None
     left, bottom, right, top = extent
     side = max(right - left, top - bottom)
-    share = 1.0
+    share = _LONGEST
     while share > _SHORTEST:
         # Edges of this length in three directions, from points all over the extent.
         starts = np.linspace(0, 1, 9)
@@ -154,5 +154,5 @@ def _pixels(there: Any, image: RasterInfo, x: NDArray[np.float64], y: NDArray[np
 def _near(pixels: NDArray[np.float64], image: RasterInfo) -> NDArray[np.bool_]:
     size = np.array([[image.width], [image.height]])
     with np.errstate(invalid="ignore"):
-        near: NDArray[np.bool_] = ((pixels > -0.5 * size) & (pixels < 1.5 * size)).all(axis=0)
+        near: NDArray[np.bool_] = np.logical_and.reduce((pixels > -0.5 * size) & (pixels < 1.5 * size))
     return near

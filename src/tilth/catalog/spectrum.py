@@ -23,6 +23,7 @@ from tilth.sensors import Sensor
 _GROUPS_NM = ((400, 720), (730, 1000), (1500, 2500))
 
 _RED_NM, _BLUE_NM, _COASTAL_NM = (620, 690), (455, 520), (425, 454)
+_GREEN_NM, _NIR_NM = (520, 600), (770, 900)
 _BEYOND_RED_NM = ((695, 720), (1500, 2500))
 
 LEAST_GAIN = 0.35
@@ -94,12 +95,29 @@ def exchanged_colours(images: Sequence[RasterStatistics], sensor: Sensor) -> lis
     red, green, blue = (_find(sensor, *span) for span in (_RED_NM, (525, 605), _BLUE_NM))
     if red is None or green is None or blue is None:
         return []
-    colours = [image.patches[:, [red, green, blue]].astype(np.float64) for image in images]
-    colours = [item for item in colours if item.shape[2] >= _LEAST_PATCHES]
-    return [
-        *_by_water(colours),
-        *(_by_neighbours(images, sensor, red, blue) or _by_variation(colours)),
-    ][:1]
+
+    def colours(shown: Sequence[RasterStatistics]) -> list[NDArray[np.float64]]:
+        return [image.patches[:, [red, green, blue]].astype(np.float64) for image in shown if image.patches.shape[2] >= _LEAST_PATCHES]
+
+    # Over open water blue varies more than red, as it should, and next to nothing beyond red.
+    land = [image for image, is_water in zip(images, mostly_water(images, sensor), strict=True) if not is_water]
+    return [*_by_water(colours(images)), *(_by_neighbours(land, sensor, red, blue) or _by_variation(colours(land)))][:1]
+
+
+def mostly_water(images: Sequence[RasterStatistics], sensor: Sensor) -> list[bool]:
+    """Tell which images show little but open water: most of each is darker in near infrared than in green.
+
+    Args:
+        images: with as many bands as the sensor.
+        sensor: what was declared; without near infrared nothing can be told, and no image counts as water.
+    """
+    green, infrared = _find(sensor, *_GREEN_NM), _find(sensor, *_NIR_NM)
+    if green is None or infrared is None:
+        return [False] * len(images)
+    levels = [
+        [image.bands[index].p50 * sensor.bands[index].scale + sensor.bands[index].offset for index in (infrared, green)] for image in images
+    ]
+    return [first < second for first, second in levels]
 
 
 def _by_water(colours: Sequence[NDArray[np.float64]]) -> list[str]:
@@ -154,7 +172,7 @@ def _by_neighbours(images: Sequence[RasterStatistics], sensor: Sensor, red: int,
     """Doubt red that resembles the bands below blue, and blue that resembles those beyond red."""
     below = _find(sensor, *_COASTAL_NM)
     beyond = [index for span in _BEYOND_RED_NM for index in [_find(sensor, *span)] if index is not None]
-    if below is None and not beyond:
+    if not images or (below is None and not beyond):
         return []
     likeness = _likeness(images)
     signs = [likeness[:, index, red] - likeness[:, index, blue] for index in beyond]

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tilth.catalog import uris
 from tilth.catalog.config import SplitConfig
@@ -26,14 +28,17 @@ from tilth.seeds import derive
 # Metres along a meridian for one degree of latitude, on a sphere; blocks need no more.
 _METRES_A_DEGREE = 111_195.0
 
+_AT = "location "
+
 __all__ = ["RANK_COLUMN", "label_ranks", "split_catalog", "subset"]
 
 
 def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int, int], None] | None = None) -> Catalog:
     """Divide tiles into splits by blocks, rank the training labels and, if asked, reduce them.
 
-    Tiles with a footprint belong to the square block of ground that holds their centre; tiles without one to the block of their image
-    file. Tiles that reach over the border of their block into ground of another split are left without a split, in the larger of the two.
+    Tiles with a footprint belong to the square block of ground that holds their centre; tiles without one to the block of their
+    ``location_id`` where they have one, else of their image file.
+    Tiles that reach over the border of their block into ground of another split are left without a split, in the larger of the two.
 
     Args:
         catalog: tiles; an existing split column is replaced unless ``keep_splits``.
@@ -61,9 +66,9 @@ def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int
 
 
 def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
-    """Name the block of each tile: ``<row>/<column>`` of a grid on the ground, or the image file where there is no footprint."""
+    """Name the block of each tile: ``<row>/<column>`` of a grid on the ground; without a footprint the place or the image file."""
     if catalog.table["geometry"].null_count == len(catalog):
-        return _files(catalog)
+        return _places(catalog)
     longitude, latitude = footprint_centres(catalog.table["geometry"]).T
     if config.block_deg is not None:
         row, column = np.floor(latitude / config.block_deg), np.floor(longitude / config.block_deg)
@@ -78,9 +83,26 @@ def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
     blocks = np.empty(len(catalog), dtype=object)
     blocks[known] = np.array([f"{down}/{across}" for down, across in cells.tolist()], dtype=object)[places.reshape(-1)]
     if not known.all():
-        blocks[~known] = np.array(_files(catalog), dtype=object)[~known]
+        blocks[~known] = np.array(_places(catalog), dtype=object)[~known]
     named: list[str] = blocks.tolist()
     return named
+
+
+def _places(catalog: Catalog) -> list[str]:
+    """Name the place of each tile, so that tiles of one place or of one image file have one name."""
+    files = _files(catalog)
+    locations = catalog.column("location_id")
+    if not any(locations):
+        return files
+    # A file may show several places, and a place lies in several files: what hangs together is one block.
+    numbers: dict[str, int] = {}
+    ends = [(f"file {file}", f"{_AT}{location}" if location else f"file {file}") for file, location in zip(files, locations, strict=True)]
+    pairs = np.array([[numbers.setdefault(name, len(numbers)) for name in pair] for pair in ends], dtype=np.int64)
+    _, groups = connected_components(coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(numbers), len(numbers))), directed=False)
+    names: dict[int, str] = {}
+    for name in sorted(numbers, key=lambda name: (not name.startswith(_AT), name)):
+        names.setdefault(groups[numbers[name]], name)
+    return [names[groups[number]].removeprefix("file ") for number in pairs[:, 0].tolist()]
 
 
 def _files(catalog: Catalog) -> list[str]:

@@ -8,7 +8,8 @@ sound images of 20 sources (satellite, aerial, drone, 3 to 13 bands, 8 bit and r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ OFFSET = 1000
 """What Sentinel-2 products add to stored reflectance since processing baseline 04.00 (January 2022)."""
 
 _EIGHT_BIT = 255
-# 255 as reflectance x 10,000; even deep water has brighter bands, and an image is more than deep water.
+# 255 as reflectance x 10,000; even deep water mostly has brighter bands, and an image is mostly more than deep water.
 _DARKEST_REFLECTANCE = 0.0256
 
 
@@ -51,7 +52,14 @@ def scale_suspicions(statistics: Sequence[RasterStatistics], sensor: Sensor) -> 
     stored = np.array([[(b.minimum, b.p02, b.p50, b.p98, b.maximum) for b in image.bands] for image in images]).transpose(2, 0, 1)
     kinds = np.array([_kind(sensor, index) for index in range(len(sensor))])
     result: list[str] = []
-    for kind, judge in (("reflectance", _reflectance), ("eight bit", _eight_bit), ("decibel", _decibel), ("other", _declared_range)):
+    sea = _dark_water(images, sensor)
+    judges: dict[str, Callable[[NDArray[np.float64], Sensor], list[str]]] = {
+        "reflectance": partial(_reflectance, sea=sea),
+        "eight bit": partial(_eight_bit, sea=sea),
+        "decibel": _decibel,
+        "other": _declared_range,
+    }
+    for kind, judge in judges.items():
         members = np.flatnonzero(kinds == kind)
         if members.size:
             result += judge(stored[:, :, members], sensor.select(sensor.band_names[index] for index in members))
@@ -109,8 +117,13 @@ def _physical(stored: NDArray[np.float64], sensor: Sensor) -> NDArray[np.float64
     return physical
 
 
-def _reflectance(stored: NDArray[np.float64], sensor: Sensor) -> list[str]:
-    """Judge reflectance by (5, N, C): minimum, 2 %, median, 98 %, maximum of each band of each image."""
+def _dark_water(images: Sequence[RasterStatistics], sensor: Sensor) -> bool:
+    """Whether most images show open water, which may be nearly black, and are stored as the sensor stores them."""
+    return float(np.mean(spectrum.mostly_water(images, sensor))) > 0.5 and all(image.info.dtype == sensor.dtype for image in images)
+
+
+def _reflectance(stored: NDArray[np.float64], sensor: Sensor, *, sea: bool) -> list[str]:
+    """Judge reflectance by (5, N, C): minimum, 2 %, median, 98 %, maximum of each band of each image; the sea may be dark."""
     lowest, _, middle, high, top = stored
     physical = _physical(np.median(middle, axis=0), sensor)
     brightest = int(np.argmax(physical))
@@ -127,6 +140,8 @@ def _reflectance(stored: NDArray[np.float64], sensor: Sensor) -> list[str]:
     if np.median(_physical(high, sensor).max(axis=1)) < _DARKEST_REFLECTANCE:
         if top.max() <= 2:
             return [f"{says}: values lie in {lowest.min():.3g} to {top.max():.3g}; they may be reflectance already, not to be scaled again"]
+        if sea:
+            return []
         if top.max() <= _EIGHT_BIT:
             return [f"{says}: no value exceeds {top.max():.0f}; an 8-bit picture, not reflectance?"]
         return [f"{says}, 98 % of the values of most images lie below {np.median(high.max(axis=1)):,.4g}: nearly black; another scale?"]
@@ -164,7 +179,7 @@ def _nearest(sensor: Sensor, nanometres: float) -> int | None:
     return best if distances[best] <= 40 else None
 
 
-def _eight_bit(stored: NDArray[np.float64], _sensor: Sensor) -> list[str]:
+def _eight_bit(stored: NDArray[np.float64], _sensor: Sensor, *, sea: bool) -> list[str]:
     lowest, _, _, high, top = stored
     level = float(np.median(high.max(axis=1)))
     if top.max() > _EIGHT_BIT:
@@ -173,7 +188,7 @@ def _eight_bit(stored: NDArray[np.float64], _sensor: Sensor) -> list[str]:
         return [f"values go down to {lowest.min():,.4g}: 8 bits start at 0"]
     if top.max() <= 1:
         return [f"values lie in {lowest.min():.3g} to {top.max():.3g}: already divided by {_EIGHT_BIT}?"]
-    if level <= 15:
+    if level <= 15 and not sea:
         return [f"98 % of the values of most images lie below {level:.0f} of {_EIGHT_BIT}: nearly black; class ids or another scale?"]
     return []
 

@@ -233,7 +233,7 @@ class Catalog:
 
         Returns:
             SHA-256 as 64 hexadecimal digits; the same wherever the tree of files lies. A change of pixels that keeps the size of the
-            file is not seen.
+            file is not seen, except in packed tiles, whose checksums count. Of virtual rasters all files behind them count.
         """
         return fingerprint(self.table, self.sensors, self.schemes)
 

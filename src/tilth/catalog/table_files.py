@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ TABLE_SUFFIXES = (".parquet", ".csv", ".gpkg", ".geojson", ".json", ".shp", ".fg
 _DEGREES = "OGC:CRS84"
 
 
-def read_table(path: str | Path) -> pa.Table:
+def read_table(path: str | Path, texts: Collection[str] = ()) -> pa.Table:
     """Read a table; footprints become WKB in longitude and latitude, in the column ``geometry``.
 
     Args:
         path: ``.parquet``, ``.csv`` (empty cells are null; a column ``geometry`` holds WKT in longitude and latitude), or a vector file
             with one layer.
+        texts: columns of a CSV that are text, though all their cells look like numbers: 0001 is not 1.
 
     Raises:
         MissingFileError: no such file.
         UsageError: another suffix.
         UnreadableFileError: the file is not what its suffix says.
-        DataError: an empty table, several layers, or footprints without a CRS.
+        DataError: an empty table, a column twice, several layers, or footprints without a CRS.
         MissingExtraError: footprints need libraries that are not installed.
     """
     file = Path(path)
@@ -37,7 +39,7 @@ def read_table(path: str | Path) -> pa.Table:
     if not file.is_file():
         raise MissingFileError(f"{file}: no such table")
     try:
-        table = _parquet(file) if suffix == ".parquet" else _csv(file) if suffix == ".csv" else _vector(file)
+        table = _parquet(file) if suffix == ".parquet" else _csv(file, texts) if suffix == ".csv" else _vector(file)
     except DataError:
         raise
     # The errors of GDAL's drivers are RuntimeErrors.
@@ -45,6 +47,9 @@ def read_table(path: str | Path) -> pa.Table:
         raise UnreadableFileError(f"{file}: cannot be read as a table: {' '.join(str(error).split())[:200]}") from None
     if not table.num_rows:
         raise DataError(f"{file}: holds no row")
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: has the column {twice[0]!r} {table.column_names.count(twice[0])} times; name each column differently")
     return table
 
 
@@ -62,11 +67,14 @@ def _parquet(file: Path) -> pa.Table:
     return _with_footprints(table, name, table[name], json.dumps(crs) if isinstance(crs, dict) else crs, file)
 
 
-def _csv(file: Path) -> pa.Table:
+def _csv(file: Path, texts: Collection[str]) -> pa.Table:
     from pyarrow import csv
 
     options = csv.ConvertOptions(
-        strings_can_be_null=True, quoted_strings_can_be_null=True, null_values=["", "NA", "NaN", "nan", "null", "NULL"]
+        column_types=dict.fromkeys(texts, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        null_values=["", "NA", "NaN", "nan", "null", "NULL"],
     )
     table = csv.read_csv(file, convert_options=options)
     if "geometry" in table.column_names and pa.types.is_string(table["geometry"].type):

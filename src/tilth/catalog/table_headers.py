@@ -15,6 +15,7 @@ from tilth.catalog.discover import Problem
 from tilth.catalog.geometry import footprints
 from tilth.catalog.headers import THREADS, check_sensor
 from tilth.errors import DataError, MissingFileError
+from tilth.imagery.grid import grid_difference
 from tilth.imagery.read import RasterInfo, read_info
 from tilth.sensors import Sensor
 
@@ -35,14 +36,14 @@ def read_image_headers(
         table: with the column ``image``.
         windows: int32 (N, 4), or None to take images whole.
         sensor: that all images are of.
-        left_out: receives the images that cannot be read.
+        left_out: receives the images that cannot be read, and those whose label lies on another grid or cannot be read.
         progress: told (rows done, all rows).
 
     Returns:
-        The rows whose image can be read, their windows, and their positions in the table.
+        The rows whose image, and label, can be used, their windows, and their positions in the table.
 
     Raises:
-        DataError: no image can be read, or a window reaches outside of its image.
+        DataError: no image can be used, or a window reaches outside of its image.
         SensorMismatchError: images of another number of bands or another type.
     """
     kept, sizes, names, shapes = [], [], [], []
@@ -64,6 +65,9 @@ def read_image_headers(
             owners = encoded.indices.to_numpy()
             usable = np.flatnonzero(good[owners])
             places = (np.cumsum(good) - 1)[owners[usable]]
+            if "label" in table.column_names:
+                wrong = _off_grid(infos, places, table["label"].slice(start, _PART).take(pa.array(usable)), left_out, pool)
+                usable, places = usable[~wrong], places[~wrong]
             own = _windows(infos, places, None if windows is None else windows[start + usable])
             kept.append(start + usable)
             sizes.append(own)
@@ -73,7 +77,7 @@ def read_image_headers(
                 progress(min(start + _PART, table.num_rows), table.num_rows)
     positions = pa.array(np.concatenate(kept))
     if not len(positions):
-        raise DataError(f"{left_out[-1].file}: {left_out[-1].reason}; none of {table.num_rows} images can be read")
+        raise DataError(f"{left_out[-1].file}: {left_out[-1].reason}; none of {table.num_rows} images can be used")
     table = table.take(positions)
     for name, found in (("crs", pa.chunked_array(names)), ("geometry", pa.chunked_array(shapes))):
         place = table.schema.get_field_index(name)
@@ -86,6 +90,21 @@ def _header(uri: str) -> RasterInfo | DataError | MissingFileError:
         return read_info(uri)
     except (DataError, MissingFileError) as error:
         return error
+
+
+def _off_grid(
+    infos: list[RasterInfo], places: NDArray[Any], labels: pa.ChunkedArray, left_out: list[Problem], pool: ThreadPoolExecutor
+) -> NDArray[np.bool_]:
+    """Say which rows have a label that does not lie on the grid of its image, or that cannot be read; bool (N,)."""
+    texts = labels.to_pylist()
+    pairs = list(dict.fromkeys((place, label) for place, label in zip(places.tolist(), texts, strict=True) if label is not None))
+    wrong = set()
+    for (place, label), header in zip(pairs, pool.map(_header, [label for _, label in pairs]), strict=True):
+        reason = grid_difference(infos[place], header) if isinstance(header, RasterInfo) else f"its label cannot be used: {header}"
+        if reason is not None:
+            wrong.add((place, label))
+            left_out.append(Problem(infos[place].uri, reason))
+    return np.array([pair in wrong for pair in zip(places.tolist(), texts, strict=True)], dtype=np.bool_)
 
 
 def _windows(infos: list[RasterInfo], places: NDArray[Any], windows: NDArray[np.int32] | None) -> NDArray[np.int32]:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilth.catalog.index_raster import Blocks, blocks_of, grid_settings, stamp_of, write_index_raster
+from tilth.catalog.index_raster import Blocks, blocks_of, write_index_raster
 from tilth.catalog.reprojection import shapes_near
 from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra, suggest
 from tilth.imagery.grid import map_position, window_transform
+from tilth.imagery.made_from import grid_settings, stamp_of
 from tilth.imagery.read import RasterInfo, Window
 
 _NEED = "label polygons"
@@ -112,7 +113,7 @@ def read_polygons(file: str, column: str | None, layer: str | None, naming: Nami
     values, positions, counts = np.unique(np.array(texts, dtype=object), return_inverse=True, return_counts=True)
     ids = naming(dict(zip(values.tolist(), counts.tolist(), strict=True)), f"{file}: column {column!r}")
     of_value = np.array([ids[value] for value in values], dtype=np.uint8)
-    stamp = stamp_of(_files_of(file), [column, layer, sorted(ids.items())])
+    stamp = stamp_of([column, layer, sorted(ids.items())], files=_files_of(file))
     return Polygons(file, frame.crs, shapes[kept], of_value[positions], tuple(note for note in notes if note), stamp)
 
 
@@ -132,7 +133,7 @@ def rasterise(polygons: Polygons, image: RasterInfo, outside: int, target: Path)
         DataError: the polygons cannot be brought to the image's CRS, or reach, near the image, to where it has no place.
     """
     shapes, ids, tree = polygons.near(image)
-    stamp = stamp_of([], ["polygons", polygons.stamp, outside, grid_settings(image)])
+    stamp = stamp_of(["polygons", polygons.stamp, outside, grid_settings(image)])
 
     def make() -> Blocks:
         for window in blocks_of(image):
@@ -201,15 +202,16 @@ def _read_layer(file: str, column: str | None, layer: str | None) -> Any:
             raise DataError(f"{file}: no layer {layer!r}; {suggest(layer, layers)}")
         if layer is None and len(layers) > 1:
             raise DataError(f"{file}: holds {len(layers)} layers; choose one with label_layer; choices: {', '.join(sorted(layers))}")
-        _checked(geopandas.read_file(file, layer=layer, rows=0), file, column, layer)
+        first = geopandas.read_file(file, layer=layer, rows=1)
+        if not len(first):
+            raise DataError(f"{file}: {f'layer {layer!r} ' if layer else ''}holds no feature")
+        _checked(first, file, column, layer)
         frame = geopandas.read_file(file, layer=layer, columns=[column])
     except DataError:
         raise
     # The errors of GDAL's drivers are RuntimeErrors, those of Arrow ValueErrors.
     except (RuntimeError, ValueError, OSError) as error:
         raise UnreadableFileError(f"{file}: cannot be read as polygons: {' '.join(str(error).split())[:200]}") from None
-    if not len(frame):
-        raise DataError(f"{file}: {f'layer {layer!r} ' if layer else ''}holds no feature")
     return frame
 
 

@@ -12,8 +12,11 @@ from typing import Any
 from tilth.classes import IGNORE_INDEX, Colour
 from tilth.errors import DataError
 from tilth.imagery.gdal import rasterio_module
-from tilth.imagery.raster import RasterInfo
-from tilth.imagery.read import read_info
+from tilth.imagery.raster import RasterInfo, Window
+from tilth.imagery.read import read_info, read_pixels
+
+_ROWS = 512
+"""Read at once."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ def read_class_map(uri: str) -> ClassMap:
     nodata = IGNORE_INDEX if info.nodata is None or not 0 <= info.nodata <= IGNORE_INDEX else int(info.nodata)
     colours = {value: (entry[0], entry[1], entry[2]) for value, entry in table.items()}
     return ClassMap(info, class_names(tags.get("CLASS_NAMES", "")), colours, nodata, tags)
+
+
+def refuse_hidden_class(found: ClassMap) -> None:
+    """Refuse a map that has another value than 255 for "no data" and pixels of 255: read as labels, those would be no data, too.
+
+    Args:
+        found: its header.
+
+    Raises:
+        DataError: how many pixels, and what to do.
+    """
+    info = found.info
+    if found.nodata == IGNORE_INDEX:
+        return
+    hidden = 0
+    for row in range(0, info.height, _ROWS):
+        window = Window(0, row, info.width, min(_ROWS, info.height - row))
+        pixels = read_pixels(info.uri, window)
+        hidden += int(((pixels.data[0] == IGNORE_INDEX) & pixels.valid).sum())
+    if hidden:
+        raise DataError(
+            f"{info.uri}: {hidden:,} pixels hold 255, yet no data is {found.nodata} there; 255 stands for no data here: give that class "
+            "another id, or, if it is no class, make it no data, too"
+        )
 
 
 def class_names(text: str) -> dict[int, str]:

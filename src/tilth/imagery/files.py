@@ -62,7 +62,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         for left in (temporary, sidecar):
             with suppress(OSError):
                 left.unlink(missing_ok=True)
-        _remove_empty(made)
+        remove_empty(made)
         # A full disk is reported without a name, other failures with that of the temporary file.
         if isinstance(error, OSError) and not isinstance(error, TilthError) and error.filename in (None, str(temporary)):
             raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
@@ -88,7 +88,7 @@ def new_folder(folder: Path) -> Iterator[None]:
                 shutil.rmtree(inside, ignore_errors=True)
             else:
                 inside.unlink(missing_ok=True)
-        _remove_empty(above if was_there else [folder, *above])
+        remove_empty(above if was_there else [folder, *above])
         raise
 
 
@@ -146,7 +146,7 @@ def make_folder(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise TilthError(f"{folder}: cannot be made: {reason_of(error)}") from error
     if not os.access(folder, os.W_OK):
         raise TilthError(f"{folder}: cannot be written to; choose another place or change its permissions")
@@ -156,21 +156,26 @@ def make_folder(folder: Path) -> list[Path]:
 def move_into_place(source: Path, target: Path) -> None:
     """Let a finished file, with its sidecar if it has one, replace another; see :func:`atomic_path`.
 
+    The sidecar goes first: where a kill comes between the two, the file itself is not there yet, or still the old one, so that nobody
+    takes what is half in place for finished.
+
     Raises:
         TilthError: the file cannot be moved there.
     """
     sidecar = Path(f"{source}{SIDECAR}")
     try:
-        _move(source, target)
+        # What a full disk refuses, it refuses here, while the old file is whole.
+        _sync(source)
         if sidecar.exists():
             _move(sidecar, Path(f"{target}{SIDECAR}"))
         else:
             Path(f"{target}{SIDECAR}").unlink(missing_ok=True)
+        _move(source, target)
     except OSError as error:
         raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def remove_empty(folders: list[Path]) -> None:
     """Remove folders that were made in vain, deepest first."""
     for folder in folders:
         with suppress(OSError):
@@ -182,10 +187,14 @@ def _plain(stem: str) -> str:
     return re.sub(r"[\x00-\x1f]", "_", stem.encode()[:_LONGEST].decode(errors="ignore"))
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename a finished file so that after a power cut either the old or the new one is there, whole."""
+def _sync(source: Path) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a finished file so that after a power cut either the old or the new one is there, whole."""
+    _sync(source)
     source.replace(target)
     # The rename itself lives in the folder; not every file system lets a folder be opened.
     with suppress(OSError):

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilth.errors import DataError, MissingFileError, UnreadableFileError, needs_extra
+from tilth.imagery import references
 from tilth.imagery.raster import Pixels, RasterInfo, Window, finite, thinning, window_inside
 
 KEPT_OPEN = 16
@@ -259,6 +260,11 @@ def _opened(uri: str, key: tuple[Any, ...], rasterio: ModuleType) -> _Opened:
     kept = _kept()
     opened = kept.get(key)
     if opened is None:
+        # GDAL shares what a virtual raster refers to among those that are open.
+        for outdated in (
+            [known for known in kept if known[0] == uri or references.is_virtual(known[0])] if references.is_virtual(uri) else ()
+        ):
+            kept.pop(outdated).dataset.close()
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             dataset = rasterio.open(uri)
@@ -279,9 +285,10 @@ def _kept() -> OrderedDict[tuple[Any, ...], _Opened]:
 
 
 def _key(uri: str) -> tuple[Any, ...]:
-    """Return what tells a file from one that replaced it under the same name."""
-    try:
-        status = os.stat(uri)  # noqa: PTH116 - a path object takes longer to make than this to answer
-    except OSError:
+    """Return what tells a file, and all that a virtual raster refers to, from what replaced it under the same name."""
+    state = references.file_state(uri)
+    if state[0] < 0:
         return (uri,)
-    return uri, status.st_mtime_ns, status.st_size, status.st_ino
+    if not references.is_virtual(uri):
+        return uri, state
+    return uri, *map(references.file_state, references.files_behind(uri))

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tilth.errors import DataError, TilthError, UsageError
 from tilth.imagery.files import SIDECAR, atomic_path
 from tilth.imagery.gdal import rasterio_module
+from tilth.imagery.legend_xml import legend_xml
 
 if TYPE_CHECKING:
     from tilth.classes import Colour
@@ -34,9 +34,6 @@ _READ_BYTES = 2**24
 """Read back at once."""
 
 _VALUES = 256
-
-# Name, type (0 integer, 2 text) and usage of the fields of an attribute table, in GDAL's numbers.
-_TABLE_FIELDS = (("Value", 0, 5), ("Count", 0, 1), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def raster_file(
                 _refuse_torn(temporary, target, written)
             sidecar.unlink(missing_ok=True)
             if legend.class_names:
-                sidecar.write_text(_legend_xml(legend, None if seen is None else seen[0]), encoding="utf-8")
+                sidecar.write_text(legend_xml(legend.class_names, legend.colours, None if seen is None else seen[0]), encoding="utf-8")
         finally:
             if cog:
                 built.unlink(missing_ok=True)
@@ -266,31 +263,6 @@ def _copy_to_cog(source: Path, target: Path, *, categorical: bool) -> None:
     options = {"COMPRESS": "DEFLATE", "PREDICTOR": "NO" if categorical else "YES", "LEVEL": 6, "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER"}
     options["NUM_THREADS"] = "ALL_CPUS"
     copy(str(source), str(target), driver="COG", OVERVIEWS="AUTO", OVERVIEW_RESAMPLING=resampling, **options)
-
-
-def _legend_xml(legend: Legend, counts: NDArray[np.int64] | None) -> str:
-    """Return the GDAL sidecar that names the classes: desktop tools show them in the legend; TIFF itself has no place for them.
-
-    Given pixels by value (256,), it also holds the attribute table.
-    """
-    categories = "".join(f"      <Category>{escape(name)}</Category>\n" for name in legend.class_names)
-    table = "" if counts is None else _attribute_table(legend, counts)
-    band = f'  <PAMRasterBand band="1">\n    <CategoryNames>\n{categories}    </CategoryNames>\n{table}  </PAMRasterBand>\n'
-    return f"<PAMDataset>\n{band}</PAMDataset>\n"
-
-
-def _attribute_table(legend: Legend, counts: NDArray[np.int64]) -> str:
-    """Write value, pixels, name and colour of each class as GDAL's raster attribute table."""
-    fields = "".join(
-        f'      <FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>\n'
-        for index, (name, kind, usage) in enumerate(_TABLE_FIELDS[: 6 if legend.colours else 3])
-    )
-    rows = ""
-    for value, name in enumerate(legend.class_names):
-        colour = legend.colours[value] if value < len(legend.colours) else ((0, 0, 0) if legend.colours else ())
-        cells = "".join(f"<F>{escape(str(cell))}</F>" for cell in (value, counts[value], name, *colour))
-        rows += f'      <Row index="{value}">{cells}</Row>\n'
-    return f'    <GDALRasterAttributeTable tableType="thematic">\n{fields}{rows}    </GDALRasterAttributeTable>\n'
 
 
 @contextmanager

@@ -5,8 +5,6 @@ Labels are small: whatever they come as, they become uint8 index rasters beside 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,14 +20,12 @@ from tilth.errors import DataError, TilthError, UsageError
 from tilth.imagery import plain
 from tilth.imagery.codes import LabelCodes
 from tilth.imagery.files import atomic_path
-from tilth.imagery.gdal import raster_tags
+from tilth.imagery.made_from import STAMP, stamp_in, stamp_of
+from tilth.imagery.palette import read_palette
 from tilth.imagery.raster import Pixels, RasterInfo, Window
 from tilth.imagery.read import read_info, read_label, read_pixels
 
-__all__ = ["STAMP", "LabelCodes", "decode", "write_coded_label"]
-
-STAMP = "TILTH_LABEL_CODES"
-"""Name of the TIFF tag or PNG text that says which source and codes an index raster was made from."""
+__all__ = ["LabelCodes", "decode", "write_coded_label"]
 
 _STRIP_PIXELS = 2**22
 _COUNTED_KINDS = 4096
@@ -62,8 +58,8 @@ def decode(stored: NDArray[Any], valid: NDArray[np.bool_], codes: LabelCodes, so
 def write_coded_label(source_uri: str, target_path: str | Path, codes: LabelCodes, *, overwrite: bool = False) -> Path:
     """Write the index raster of a coded label on the grid of the original, in one go and strip by strip.
 
-    A target that is whole and was made from the same bytes with the same codes is left as it is, so that a stopped job goes on where it
-    was. Of a remote source only the name is compared.
+    A target that is whole and was made from the same source with the same codes is left as it is, so that a stopped job goes on where it
+    was; see :func:`tilth.imagery.made_from.stamp_of`.
 
     Args:
         source_uri: coded label raster.
@@ -75,7 +71,7 @@ def write_coded_label(source_uri: str, target_path: str | Path, codes: LabelCode
         The path of the index raster.
 
     Raises:
-        UsageError: another suffix, or the target is the source.
+        UsageError: another suffix, the target is the source, or (without ``overwrite``) a file that was not made by tilth.
         DataError: as :func:`decode`; nothing is written then.
         MissingFileError: no such source.
         TilthError: the place cannot be written to.
@@ -85,9 +81,9 @@ def write_coded_label(source_uri: str, target_path: str | Path, codes: LabelCode
         raise UsageError(f"{target}: labels are written as .tif or .png")
     if target.exists() and Path(source_uri).exists() and target.samefile(source_uri):
         raise UsageError(f"{target}: is the label itself; originals are not replaced")
-    stamp = _stamp(source_uri, codes)
+    info = read_info(source_uri)
+    stamp = stamp_of(["codes", codes.model_dump(mode="json")], [info])
     if overwrite or not _is_made(target, stamp):
-        info = read_info(source_uri)
         (_write_png if target.suffix.lower() == ".png" else _write_tif)(info, target, codes, stamp)
     return target
 
@@ -191,8 +187,11 @@ def _strips(info: RasterInfo) -> Iterator[Window]:
 def _decoded_strips(info: RasterInfo, codes: LabelCodes) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Decode strip by strip; what is unlisted is counted over the whole file, then refused."""
     unlisted: Counter[int | float] = Counter()
+    palette = read_palette(info.uri) if codes.colours and info.count == 1 and not _is_plain(info.uri) else None
     for window in _strips(info):
         pixels = _stored(info.uri, window, codes)
+        if palette is not None:
+            pixels = Pixels(palette[:, pixels.data[0]], pixels.valid)
         label, strange = _decode(pixels.data, pixels.valid, codes, info.uri)
         unlisted += strange
         if len(unlisted) > _COUNTED_KINDS:
@@ -203,10 +202,14 @@ def _decoded_strips(info: RasterInfo, codes: LabelCodes) -> Iterator[tuple[Windo
 
 def _stored(uri: str, window: Window, codes: LabelCodes) -> Pixels:
     """Read what codes speak of: the indices of a palette image for values, its colours for colours."""
-    path = Path(uri)
-    if codes.values and path.suffix.lower() in plain.IMAGE_SUFFIXES and not plain.is_deep_colour_png(path):
+    if codes.values and _is_plain(uri) and not plain.is_deep_colour_png(Path(uri)):
         return plain.image_pixels(uri, window, indices=True)
     return read_pixels(uri, window)
+
+
+def _is_plain(uri: str) -> bool:
+    """Say whether a file is read without GDAL."""
+    return Path(uri).suffix.lower() in {*plain.IMAGE_SUFFIXES, ".npy"}
 
 
 def _write_tif(info: RasterInfo, target: Path, codes: LabelCodes, stamp: str) -> None:
@@ -233,33 +236,14 @@ def _write_png(info: RasterInfo, target: Path, codes: LabelCodes, stamp: str) ->
             raise TilthError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _stamp(uri: str, codes: LabelCodes) -> str:
-    """SHA-256 of the source's bytes (the name of a remote one) and of the codes."""
-    path = Path(uri)
-    meaning = json.dumps(codes.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256(meaning.encode())
-    if path.is_file():
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    else:
-        digest.update(uri.encode())
-    return digest.hexdigest()
-
-
 def _is_made(target: Path, stamp: str) -> bool:
     """Say whether a target is there, whole, and carries this stamp."""
-    if not target.is_file():
+    if stamp_in(target) != stamp:
         return False
     try:
-        if target.suffix.lower() == ".png":
-            with Image.open(target) as image:
-                image.load()
-                return bool(image.info.get(STAMP) == stamp)
-        if raster_tags(str(target)).get(STAMP) != stamp:
-            return False
         for window in _strips(read_info(str(target))):
             read_label(str(target), window)
     # Whatever a damaged file makes the readers say, it is not whole and is written anew.
-    except (TilthError, OSError, SyntaxError, ValueError, RuntimeError):
+    except (TilthError, OSError):
         return False
     return True

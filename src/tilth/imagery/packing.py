@@ -27,6 +27,7 @@ FORMAT = 1
 ALIGNMENT = 64
 """Records take a multiple of so many bytes, so that numbers of every type lie at multiples of their size."""
 
+SHARD_SUFFIX = ".arrow"
 STAMP_KEY = b"tilth"
 KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 """Image files that codec ``original`` keeps as they are."""
@@ -202,6 +203,19 @@ def read_stamp(path: str | Path) -> tuple[str, list[str]] | None:
             batches = (reader.get_batch(place) for place in range(reader.num_record_batches))
             return stamp.decode(), [name for batch in batches for name in batch.column("tile_id").to_pylist()]
     except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+def shard_checksum(path: str | Path) -> int | None:
+    """Return one checksum of those of all records of a shard, in order; None if there is no whole shard. Its pixels are not looked at."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            checksum = 0
+            for place in range(reader.num_record_batches):
+                checksum = zlib.crc32(reader.get_batch(place).column("crc32").to_numpy().tobytes(), checksum)
+            return checksum
+    except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
 
 

@@ -20,9 +20,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from tilth.errors import DataError, UnreadableFileError, UsageError
-from tilth.imagery.files import atomic_path
 from tilth.imagery.gdal import rasterio_module
 from tilth.imagery.grid import grid_difference
+from tilth.imagery.made_from import remove_unused_parts, write_virtual
 from tilth.imagery.raster import RasterInfo
 from tilth.imagery.read import read_info
 
@@ -94,7 +94,7 @@ def write_stack(
         The path written.
 
     Raises:
-        UsageError: no source, or the target is no ``.vrt`` or one of the sources.
+        UsageError: no source, the target is no ``.vrt`` or one of the sources, or a file that was not made by tilth is in the way.
         MissingFileError: a source does not exist.
         UnreadableFileError: a source is damaged or of an unknown format.
         DataError: a source on another grid that cannot be warped, for want of a CRS, or that GDAL does not read as tilth does.
@@ -117,7 +117,8 @@ def write_stack(
             parts.append(_part(info, _gdal_name(info.uri)))
         else:
             parts.append(_warped_part(info, grid, place.with_name(f"{place.stem}.{number}.vrt"), resampling))
-    _write_if_new(place, _stack_xml(parts, grid, place.parent, dtype))
+    write_virtual(place, _stack_xml(parts, grid, place.parent, dtype))
+    remove_unused_parts(place, {part.name for part in parts})
     return place
 
 
@@ -168,7 +169,7 @@ def _warped_part(info: RasterInfo, grid: RasterInfo, place: Path, resampling: Re
                 f"{info.uri}: {info.width} x {info.height} pixels do not lie on the grid of {grid.uri} ({grid.width} x {grid.height}), "
                 f"and {header.uri} has no {'CRS' if header.crs is None else 'geotransform'} to warp it by"
             )
-    _write_if_new(place, _warped_xml(info, grid, place, resampling))
+    write_virtual(place, _warped_xml(info, grid, place, resampling))
     part = _part(replace(grid, uri=str(place)), str(place))
     if len(part.bands) != info.count:
         raise DataError(
@@ -270,14 +271,6 @@ def _gdal_name(uri: str) -> str:
 
 def _number(value: float) -> str:
     return "nan" if math.isnan(value) else repr(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _write_if_new(place: Path, text: str) -> None:
-    """Leave a file that says this already, so that it keeps its date."""
-    if place.is_file() and place.read_bytes() == text.encode():
-        return
-    with atomic_path(place) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager

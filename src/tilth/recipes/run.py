@@ -156,5 +156,5 @@ def _do(task: plan.Task, standing: plan.Standing, console: Console) -> Mapping[s
         console.say(f"    {line}")
     if result.exit_code:
         raise TilthError(f"stage {task.stage.name!r} found what must not be; see the lines above, then run the same command again")
-    stamps.write_finished(task.stamp, made_from, result.outputs, time.perf_counter() - began, task.out)
+    stamps.write_finished(task.stamp, made_from, result.outputs, time.perf_counter() - began, task.out, result.parts)
     return result.outputs

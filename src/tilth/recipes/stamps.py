@@ -101,9 +101,12 @@ def forget(file: Path) -> None:
         file.parent.parent.rmdir()
 
 
-def write_finished(file: Path, made_from: Mapping[str, Any], outputs: Mapping[str, Path], seconds: float, out: Path) -> None:
-    """Note that a stage is finished, and which files it left."""
-    files = {_portable(str(path), str(out)): size for path, size in _files_of(outputs.values())}
+def write_finished(
+    file: Path, made_from: Mapping[str, Any], outputs: Mapping[str, Path], seconds: float, out: Path, parts: Iterable[Path] = ()
+) -> None:
+    """Note that a stage is finished, and which files it left; parts are files that its outputs are of no use without."""
+    left = [*_files_of(outputs.values()), *((part, part.stat().st_size) for part in parts)]
+    files = {_portable(str(path), str(out)): size for path, size in left}
     made = {label: _portable(str(path), str(out)) for label, path in outputs.items()}
     stamp = {"made_from": made_from, "finished": True, "outputs": made, "files": files}
     stamp |= {"seconds": round(seconds, 3), "tilth": version("tilth")}

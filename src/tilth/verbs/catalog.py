@@ -82,6 +82,7 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
     """
     from tilth.catalog.build import build_catalog
     from tilth.catalog.discover import Problem
+    from tilth.catalog.fingerprint import made_files
     from tilth.catalog.table import Catalog
     from tilth.catalog.uris import absolute_uri
     from tilth.imagery.files import new_folder
@@ -106,6 +107,7 @@ def catalog_build(options: CatalogBuildOptions, console: Console) -> Result:
         summary=(f"{len(catalog)} tiles, {len(catalog.labelled())} with labels ({splits}); {len(problems)} files left out",),
         outputs={"catalog": options.out},
         values={"tiles": len(catalog), "labelled": len(catalog.labelled()), "left_out": len(problems)},
+        parts=made_files(catalog.table, Path(derived)),
     )
 
 

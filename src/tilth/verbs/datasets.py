@@ -57,6 +57,7 @@ def datasets_info(options: DatasetsInfoOptions, _console: Console) -> Result:
 @verb("datasets prepare", DatasetsPrepareOptions)
 def datasets_prepare(options: DatasetsPrepareOptions, console: Console) -> Result:
     """Verify a data set in its original layout, decode its masks and make its catalog."""
+    from tilth.catalog.fingerprint import made_files
     from tilth.datasets.prepare import prepare_dataset
 
     done = prepare_dataset(
@@ -70,4 +71,5 @@ def datasets_prepare(options: DatasetsPrepareOptions, console: Console) -> Resul
         summary=(f"{len(catalog)} tiles of {done.images} images, {len(catalog.labelled())} with labels ({splits}); {masks}", *cite),
         outputs={"catalog": done.path},
         values={"tiles": len(catalog), "labelled": len(catalog.labelled()), "images": done.images, "decoded": done.decoded},
+        parts=made_files(catalog.table, options.out),
     )

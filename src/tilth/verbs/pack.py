@@ -34,6 +34,7 @@ def pack(options: PackOptions, console: Console) -> Result:
     """Copy the tiles of a catalog into a few large files that read much faster."""
     import time
 
+    from tilth.catalog.fingerprint import made_files
     from tilth.catalog.pack import measure_reading, pack_catalog
     from tilth.catalog.table import Catalog
 
@@ -65,4 +66,6 @@ def pack(options: PackOptions, console: Console) -> Result:
         before, after = measure_reading(catalog, report.catalog)
         lines.append(f"reading a few tiles at random: {before / after:.1f} times as fast as from the original files")
         values["speedup"] = before / after
-    return Result(summary=tuple(lines), outputs={"catalog": report.path}, values=values)
+    return Result(
+        summary=tuple(lines), outputs={"catalog": report.path}, values=values, parts=made_files(report.catalog.table, options.out)
+    )

@@ -66,12 +66,14 @@ class Result:
         outputs: label and path of each file or folder written, in the order they should be looked at.
         values: named results for programs: counts, scores.
         exit_code: what the command line ends with; 1 when the verb did its work and what it found is bad.
+        parts: files that the verb made and its outputs are of no use without, such as the shards that a catalog names.
     """
 
     summary: tuple[str, ...] = ()
     outputs: Mapping[str, Path] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     exit_code: int = 0
+    parts: tuple[Path, ...] = ()
 
 
 class Verb(Generic[OptionsT]):

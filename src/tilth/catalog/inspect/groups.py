@@ -14,6 +14,7 @@ from tilth.catalog.discover import Problem
 from tilth.catalog.inspect import names
 from tilth.catalog.inspect.listing import Folder
 from tilth.errors import DataError, MissingFileError
+from tilth.imagery.palette import has_palette
 from tilth.imagery.raster import RasterInfo
 from tilth.imagery.read import read_info
 
@@ -191,6 +192,8 @@ def _by_header(name: str, kind: str, draft: _Draft) -> tuple[list[Group], list[P
 
 
 def _has_palette(path: Path) -> bool:
+    if path.suffix.lower() in {".tif", ".tiff"}:
+        return has_palette(str(path))
     if path.suffix.lower() not in {".png", ".bmp"}:
         return False
     try:
