@@ -10,6 +10,7 @@ from PIL import Image
 
 import tilth
 from support.strange_folders import blobs, colour_mask, mask, noise, pairs, picture, raster, reflectance
+from tilth.imagery.write import write_raster
 
 
 def traps(folder: Path, **options: object) -> dict[str, str]:
@@ -66,6 +67,15 @@ def test_masks_in_colours_and_in_palettes(tmp_path: Path):
     assert "#8429F6" in found["label colours"]
     assert found["label palette"].startswith("indexed_masks is a palette image")
     assert "2 for the same images" in found["several labels"]
+
+
+def test_masks_in_palettes_of_geotiffs(tmp_path: Path):
+    for index in range(3):
+        picture(tmp_path / "images" / f"{index}.jpg")
+        ids = blobs(f"p{index}", [0, 1, 2]).astype(np.uint8)
+        colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+        write_raster(tmp_path / "masks" / f"{index}.tif", ids, crs=None, transform=None, colours=colours)
+    assert traps(tmp_path)["label palette"].startswith("masks is a palette image")
 
 
 def test_masks_that_jpeg_has_blurred(tmp_path: Path):

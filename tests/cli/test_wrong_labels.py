@@ -121,7 +121,7 @@ TABLES: dict[str, Case] = {
     "row of another length": (table("ragged.csv"), 1, ("ragged.csv: cannot be read as a table", "Expected 2 columns")),
     "empty cell for an image": (table("gap.csv"), 1, ("column 'image' has 1 empty cells",)),
     "image twice": (table("twice.csv"), 1, ("1 tile ids occur more than once, first 'twice/scenes/sound'", "columns.tile_id")),
-    "no image there": (table("gone.csv"), 1, ("tables/none/", "no such file; none of 2 images can be read")),
+    "no image there": (table("gone.csv"), 1, ("tables/none/", "no such file; none of 2 images can be used")),
     "window outside": (table("outside.csv", "--headers"), 1, ("[40, 0, 32, 32]", "outside of its 48 x 48 pixels")),
     "window of half pixels": (table("halves.csv"), 1, ("windows must be whole numbers of pixels",)),
     "window without a height": (table("three.csv", "columns.col=col"), 1, ("no column for height",)),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -113,6 +114,22 @@ def test_what_lies_there_unpacked_is_not_unpacked_again(tmp_path):
     assert short.read_bytes() == b"cut"
 
 
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_archive_that_was_published_anew_is_unpacked_anew(suffix, tmp_path):
+    target = tmp_path / "out" / "a"
+    for number in (1, 2, 1):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / "mask.png").write_bytes(bytes([number]) * 1000)
+        os.utime(tmp_path / "set" / "mask.png", (1e9 + number, 1e9 + number))
+        archive = pack(tmp_path / "set", tmp_path / f"a{suffix}")
+        unpack(archive, (), target)
+        found = next(target.rglob("mask.png"))
+        assert found.read_bytes() == bytes([number]) * 1000
+    before = found.stat().st_ino, found.stat().st_mtime_ns
+    unpack(archive, (), target)
+    assert before == (found.stat().st_ino, found.stat().st_mtime_ns)
+
+
 def test_wrong_checksum_is_refused(tmp_path, capsys):
     public_sets.plant_loveda(tmp_path / "set")
     file = pack(tmp_path / "set" / "Train", tmp_path / "set" / "Train.zip")
@@ -211,7 +228,9 @@ def test_stopped_unpacking_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_write", lambda *words: (written.append(words[2].name), plain(*words)))
     assert unpack(path, (), tmp_path / "out" / "a") == tmp_path / "out" / "a"
     assert len(written) == len(set(written)) == len(expected)
-    assert contents(tmp_path / "out" / "a") == expected
+    found = contents(tmp_path / "out" / "a")
+    assert found.pop(archives.VERSION_FILE)
+    assert found == expected
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a"]
 
 

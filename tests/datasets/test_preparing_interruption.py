@@ -14,7 +14,9 @@ import yaml
 
 from support import public_sets
 from tilth.cli.main import main
+from tilth.datasets import prepare
 from tilth.datasets.shelf import load_card
+from tilth.imagery.files import folder_lock
 
 # A pause after each file is written and before it takes its place, so that the signal meets a half written one.
 SLOW = """
@@ -83,3 +85,30 @@ def test_killed_prepare_goes_on_to_the_same_bytes(pattern, count, field):
     assert all(whole[name] == sum_ for name, sum_ in left.items() if name in whole)
     assert main(words(field, out)) == 0
     assert contents(field / out) == whole
+
+
+def test_two_calls_do_not_write_into_one_folder(field, capsys):
+    (field / "taken").mkdir()
+    with folder_lock(field / "taken", "preparing a data set in"):
+        assert main(words(field, "taken")) == 1
+        assert "another process is preparing a data set in it" in capsys.readouterr().err
+        assert not any((field / "taken").iterdir())
+    assert main(words(field, "taken")) == 0
+    # A call that is refused takes nothing back.
+    before = contents(field / "taken")
+    with folder_lock(field / "taken", "preparing a data set in"):
+        assert main(words(field, "taken")) == 1
+    assert contents(field / "taken") == before
+
+
+def test_what_a_running_process_writes_is_not_swept(tmp_path):
+    (tmp_path / "masks").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        written = [tmp_path / "masks" / f".x.{number}-0.png" for number in (process.pid, 2**22 + 5)]
+        for file in written:
+            file.write_bytes(b"half")
+        prepare._sweep(tmp_path)
+        assert [file.exists() for file in written] == [True, False]
+        process.stdin.close()
+    prepare._sweep(tmp_path)
+    assert not written[0].exists()

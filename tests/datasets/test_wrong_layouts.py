@@ -12,6 +12,7 @@ from PIL import Image
 from support import public_sets
 from support.tiny_farm import tree
 from tilth.cli.main import main
+from tilth.imagery.write import write_raster
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...], list[str]]]
     "mask of another size": (
         "image-mask",
         put("masks/p1.png", np.zeros((20, 40), np.uint8)),
-        ("masks/p1.png: mask has 40 x 20 pixels", "40 x 40", "share one grid"),
+        ("images/p1.jpg: image has 40 x 40 pixels", "masks/p1.png 40 x 20", "share one grid"),
         [],
     ),
     "value outside the card": (
@@ -287,3 +288,18 @@ def test_odd_files_are_told_of_and_left_out(tmp_path, capsys):
     assert "7 tiles of 7 images, 7 with labels (no split 1, train 3, val 1, test 2)" in out
     assert "masks/lost.png: 1 masks belong to no image; left out" in err
     assert "images/new.jpg: 1 images are in no list of splits; kept without a split" in err
+
+
+def test_masks_that_lie_elsewhere_are_refused(tmp_path, capsys):
+    where = {"crs": "EPSG:32631", "transform": (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)}
+    write_raster(tmp_path / "set" / "images" / "x.tif", np.zeros((3, 8, 8), np.uint8), **where)
+    scheme = {"name": "s", "classes": [{"index": 0, "name": "a", "colour": [0, 0, 0]}]}
+    (tmp_path / "set" / "classes.json").write_text(json.dumps(scheme))
+    arguments = ["datasets", "prepare", "image-mask", str(tmp_path / "set"), "--sensor", "rgb", "--out", str(tmp_path / "out")]
+    write_raster(tmp_path / "set" / "masks" / "x.tif", np.zeros((8, 8), np.uint8), **where)
+    assert main(arguments) == 0
+    elsewhere = where | {"transform": (10.0, 0.0, 500_500.0, 0.0, -10.0, 5_000_000.0)}
+    write_raster(tmp_path / "set" / "masks" / "x.tif", np.zeros((8, 8), np.uint8), **elsewhere)
+    assert main([*arguments[:-1], str(tmp_path / "two")]) == 1
+    assert "lies at (500000.0, 5000000.0), that of its mask" in capsys.readouterr().err
+    assert not (tmp_path / "two").exists()

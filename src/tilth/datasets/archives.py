@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import json
 import lzma
 import shutil
 import stat
@@ -29,6 +30,9 @@ Progress = Callable[[int, int], None]
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError, RuntimeError)
 _CHUNK = 2**20
 
+VERSION_FILE = ".tilth-archive"
+"""Says in a folder of which version of an archive it was made."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -37,11 +41,13 @@ class Member:
     Attributes:
         name: path with forward slashes, below the folder it is unpacked into.
         size: bytes when unpacked.
+        mark: what the archive's directory says of its contents: a checksum in zip, the time of change in tar.
         entry: what the archive's own reader knows it by.
     """
 
     name: str
     size: int
+    mark: float
     entry: Any
 
 
@@ -65,8 +71,8 @@ def unpack(path: Path, unpacked: Sequence[Path], target: Path, progress: Progres
 
     Args:
         path: the archive.
-        unpacked: folders that may hold its contents already.
-        target: folder to make; it appears when it is complete.
+        unpacked: folders that the user may have unpacked it into; files are compared by size.
+        target: folder to make; it appears when it is complete, and is made anew when the archive has other contents.
         progress: told after each file.
 
     Returns:
@@ -80,10 +86,11 @@ def unpack(path: Path, unpacked: Sequence[Path], target: Path, progress: Progres
     with _opened(path) as (members, read):
         if any(_holds(folder, members) for folder in unpacked):
             return None
-        if _holds(target, members):
+        version = _version(path, members)
+        if _holds(target, members) and _version_in(target) == version:
             return target
-        # The size is part of the name, so that the beginnings of another version are not taken for this one's.
-        part = target.with_name(f".{target.name}.{path.stat().st_size}.part")
+        # The version is part of the name, so that the beginnings of another one are not taken for this one's.
+        part = target.with_name(f".{target.name}.{version[:16]}.part")
         missing = [member for member in members if not _is_whole(part, member)]
         _check_room(path, target, sum(member.size for member in missing))
         try:
@@ -92,6 +99,7 @@ def unpack(path: Path, unpacked: Sequence[Path], target: Path, progress: Progres
                 if progress is not None:
                     progress(done, len(members))
             part.mkdir(parents=True, exist_ok=True)
+            (part / VERSION_FILE).write_text(version, encoding="ascii")
             if target.exists():
                 shutil.rmtree(target)
             part.rename(target)
@@ -141,13 +149,13 @@ def _zip_member(path: Path, info: zipfile.ZipInfo) -> Member:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in {0, stat.S_IFREG}:
         raise DataError(f"{path}: {info.filename!r} is a link or special file; archives with these are not unpacked")
-    return Member(info.filename, info.file_size, info)
+    return Member(info.filename, info.file_size, info.CRC, info)
 
 
 def _tar_member(path: Path, info: tarfile.TarInfo) -> Member:
     if not info.isreg():
         raise DataError(f"{path}: {info.name!r} is a link or special file; archives with these are not unpacked")
-    return Member(info.name.removeprefix("./"), info.size, info)
+    return Member(info.name.removeprefix("./"), info.size, info.mtime, info)
 
 
 def _checked(path: Path, members: Iterator[Member]) -> list[Member]:
@@ -160,6 +168,20 @@ def _checked(path: Path, members: Iterator[Member]) -> list[Member]:
         if found.setdefault(member.name, member) is not member:
             raise DataError(f"{path}: holds {member.name!r} twice")
     return list(found.values())
+
+
+def _version(path: Path, members: Sequence[Member]) -> str:
+    """Hash the directory of an archive and its size, which change with the contents."""
+    listed = [path.stat().st_size, *([member.name, member.size, member.mark] for member in members)]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _version_in(folder: Path) -> str | None:
+    """Read of which archive a folder was made; None where it does not say so."""
+    try:
+        return (folder / VERSION_FILE).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _holds(folder: Path, members: Sequence[Member]) -> bool:

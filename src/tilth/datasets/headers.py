@@ -13,9 +13,10 @@ from tilth.catalog.geometry import cut_windows, footprints
 from tilth.catalog.schema import COLUMNS
 from tilth.catalog.table import Catalog
 from tilth.classes import ClassScheme
-from tilth.datasets.config import Windows
+from tilth.datasets.division import Windows
 from tilth.datasets.layout import Place
 from tilth.errors import DataError, SensorMismatchError
+from tilth.imagery.grid import grid_difference
 from tilth.imagery.read import RasterInfo, Window, read_info
 from tilth.sensors import Sensor
 
@@ -27,7 +28,7 @@ def read_headers(places: Sequence[Place], sensor: Sensor, progress: Callable[[in
     """Read the headers of all images and compare them with the sensor, and with their masks.
 
     Raises:
-        DataError: a mask of another size than its image.
+        DataError: a mask on another grid than its image.
         UnreadableFileError: a damaged file.
         SensorMismatchError: images with another number of bands or another type than the sensor.
     """
@@ -52,11 +53,9 @@ def _header(place: Place) -> RasterInfo:
     info = read_info(place.image)
     if place.mask is not None:
         mask = read_info(place.mask)
-        if (mask.width, mask.height) != (info.width, info.height):
-            raise DataError(
-                f"{place.mask}: mask has {mask.width} x {mask.height} pixels, its image {place.image} {info.width} x {info.height}; "
-                "they must share one grid"
-            )
+        difference = grid_difference(info, mask, "mask")
+        if difference is not None:
+            raise DataError(f"{place.image}: {difference}")
     return info
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tilth.datasets.config import Card, Layer, Splits
+from tilth.datasets.config import Card, Layer
+from tilth.datasets.division import Splits
 from tilth.datasets.patterns import compile_pattern, fill
 from tilth.errors import DataError, UnreadableFileError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pydantic
 
 from tilth.config import Config
-from tilth.datasets.config import Card, Windows
+from tilth.datasets.config import Card
+from tilth.datasets.division import Windows
 
 
 class PrepareConfig(Config):

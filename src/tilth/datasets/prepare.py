@@ -27,6 +27,7 @@ from tilth.datasets.masks import prepare_masks
 from tilth.datasets.options import PrepareConfig
 from tilth.datasets.shelf import load_card
 from tilth.errors import ConfigError, DataError, MissingFileError, OutputExistsError, TilthError, UsageError
+from tilth.imagery.files import folder_lock, make_folder, remove_empty
 from tilth.imagery.write import write_json
 from tilth.sensors import Sensor, get_sensor
 
@@ -40,8 +41,8 @@ NOTE_FILE = "dataset.json"
 MASK_FOLDER = "masks"
 EXTRACTED_FOLDER = "extracted"
 
-# What a process that was killed leaves: see imagery.files.atomic_path and archives.unpack.
-_UNFINISHED = re.compile(r"\..+\.\d+-\d+(-built)?\.[a-z0-9]+|\..+\.\d+\.part")
+# What a process that was killed leaves; see imagery.files.atomic_path.
+_UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)-\d+(-built)?\.[a-z0-9]+")
 
 
 class Note(Config):
@@ -94,6 +95,7 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
         DataError: the folder is not laid out as the card says, an archive is damaged, or masks hold what the card does not list.
         SensorMismatchError: images with another number of bands or another type than the sensor.
         UsageError: nothing can be downloaded.
+        TilthError: the disk has no room, the folder cannot be written to, or another process is preparing in it.
     """
     card = load_card(config.name)
     layer = card.layer(config.layer)
@@ -101,16 +103,24 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
     config.windows(card)
     place, folder = Path(out).absolute(), config.folder.absolute()
     made = [item for item in (place, *place.parents) if not item.exists()]
-    fresh = _check_out(place, card, folder)
+    _check_out(place, card, folder)
     if config.download:
         download(card, folder)
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder of data set {card.name!r}; {how_to_get(card)}")
+    make_folder(place)
     try:
-        return _prepare(card, layer, sensor, config, folder, place, warn or _no_warning, progress or _no_progress)
+        with folder_lock(place, "preparing a data set in"):
+            # Looked at again, as another process may have begun meanwhile.
+            fresh = _check_out(place, card, folder)
+            try:
+                return _prepare(card, layer, sensor, config, folder, place, warn or _no_warning, progress or _no_progress)
+            except (TilthError, OSError):
+                if fresh:
+                    _remove(place)
+                raise
     except (TilthError, OSError):
-        if fresh:
-            _remove(place, made)
+        remove_empty(made)
         raise
 
 
@@ -181,8 +191,23 @@ def _sweep(place: Path) -> None:
     """Remove what a process that was killed left half written."""
     for kept in (MASK_FOLDER, "."):
         for file in (place / kept).rglob("*") if kept == MASK_FOLDER else place.iterdir():
-            if _UNFINISHED.fullmatch(file.name) and file.is_file():
+            written = _UNFINISHED.fullmatch(file.name)
+            # Where the file system has no locks, another process may be at work.
+            if written and file.is_file() and not _is_alive(int(written["process"])):
                 file.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Say whether another process of this number runs; of this one nothing is unfinished yet."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _unpack_all(card: Card, folder: Path, place: Path, progress: Progress) -> list[Path]:
@@ -227,16 +252,13 @@ def _masks(card: Card, scheme: ClassScheme | None, found: Survey, place: Path, p
     return labels, 0 if codes is None else sum(label is not None for label in labels)
 
 
-def _remove(place: Path, made: list[Path]) -> None:
+def _remove(place: Path) -> None:
     """Take back what a call wrote that found the data wrong."""
     for name in (MASK_FOLDER, EXTRACTED_FOLDER):
         shutil.rmtree(place / name, ignore_errors=True)
     for file in (place / CATALOG_FILE, place / NOTE_FILE):
         with suppress(OSError):
             file.unlink()
-    for folder in made:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _no_warning(_line: str) -> None:
