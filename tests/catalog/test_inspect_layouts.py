@@ -294,4 +294,4 @@ def test_everything_found_is_written_as_json(tmp_path: Path):
     result = tilth.inspect(folder=tmp_path / "set", facts=tmp_path / "found.json")
     written = json.loads((tmp_path / "found.json").read_text())
     assert (written["kind"], written["traps"]) == (result.values["kind"], result.values["traps"])
-    assert result.outputs == {"findings": tmp_path / "found.json"}
+    assert result.outputs == {"facts": tmp_path / "found.json"}
