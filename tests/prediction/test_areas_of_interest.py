@@ -123,6 +123,9 @@ def test_areas_that_cannot_be_found_are_refused(tmp_path, scene):
         area_from_file(tmp_path / "far.gpkg", info)
     with pytest.raises(DataError, match="holds no polygon"):
         area_from_file(tmp_path / "points.gpkg", info)
+    geopandas.GeoDataFrame(geometry=[shapely.Polygon()], crs="EPSG:32633").to_file(tmp_path / "hollow.gpkg")
+    with pytest.raises(DataError, match="holds no polygon"):
+        area_from_file(tmp_path / "hollow.gpkg", info)
     with pytest.raises(UnreadableFileError, match="cannot be read as a vector file"):
         area_from_file(tmp_path / "text.gpkg", info)
     with pytest.raises(MissingFileError):

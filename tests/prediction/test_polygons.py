@@ -1,5 +1,6 @@
 """A map as polygons: nothing overlaps, nothing is missing, areas are those of the ground."""
 
+import tracemalloc
 from pathlib import Path
 
 import geopandas
@@ -8,10 +9,12 @@ import pytest
 import shapely
 from scipy import ndimage
 
-from tilth.errors import DataError, UsageError
+from tilth.errors import DataError, OutputExistsError, UsageError
+from tilth.evaluation.map_strata import read_strata
 from tilth.imagery.area import value_areas_m2
 from tilth.imagery.raster import Window
 from tilth.imagery.write import write_raster
+from tilth.prediction import polygons
 from tilth.prediction.polygons import LAYER, remove_small, write_polygons
 
 UTM = ("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0))
@@ -129,3 +132,75 @@ def test_what_cannot_become_polygons_is_refused_and_leaves_nothing(tmp_path: Pat
         write_polygons(**(words | files))
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_data_is_what_the_map_says(tmp_path: Path) -> None:
+    values = noise()
+    values[values == 255] = 9
+    write_raster(tmp_path / "foreign.tif", values, crs=UTM[0], transform=UTM[1], nodata=9)
+    found = write_polygons(tmp_path / "foreign.tif", tmp_path / "map.gpkg")
+    assert set(found.area_m2) == {"class 0", "class 1", "class 2"}
+    assert geopandas.read_file(tmp_path / "map.gpkg")["pixels"].sum() == (values != 9).sum()
+
+
+def test_a_class_that_would_be_taken_for_no_data_is_refused(tmp_path: Path) -> None:
+    write_raster(tmp_path / "foreign.tif", noise(), crs=UTM[0], transform=UTM[1], nodata=0)
+    with pytest.raises(DataError, match=r"foreign.tif: \d+ pixels hold 255, yet no data is 0"):
+        write_polygons(tmp_path / "foreign.tif", tmp_path / "map.gpkg")
+    with pytest.raises(DataError, match="pixels hold 255"):
+        read_strata(str(tmp_path / "foreign.tif"))
+
+
+def test_pixels_of_unknown_confidence_count_in_no_mean(tmp_path: Path) -> None:
+    values = np.zeros((4, 6), np.uint8)
+    values[:, 3:] = 1
+    confidence = np.full((4, 6), 255, np.uint8)
+    confidence[:2, :3] = 80
+    write_map(tmp_path / "map.tif", values)
+    write_raster(tmp_path / "sure.tif", confidence, crs=UTM[0], transform=UTM[1])
+    write_polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", confidence=tmp_path / "sure.tif")
+    frame = geopandas.read_file(tmp_path / "map.gpkg").set_index("class")
+    assert frame.loc["forest", "mean_confidence"] == 80
+    assert np.isnan(frame.loc["water", "mean_confidence"])
+
+
+def test_confidence_of_another_map_is_refused(tmp_path: Path) -> None:
+    sure = np.full((60, 80), 80, np.uint8)
+    write_map(tmp_path / "map.tif", noise(), tags={"TILTH_STAMP": "a"})
+    write_raster(tmp_path / "other.tif", sure, crs=UTM[0], transform=UTM[1], tags={"TILTH_STAMP": "b"})
+    write_raster(tmp_path / "zone.tif", sure, crs="EPSG:32633", transform=UTM[1])
+    write_raster(tmp_path / "values.tif", sure + 40, crs=UTM[0], transform=UTM[1])
+    for name, fragment in (("other", "was made from another model"), ("zone", "CRS is EPSG:32632"), ("values", "found 120")):
+        with pytest.raises(DataError, match=fragment):
+            write_polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", confidence=tmp_path / f"{name}.tif")
+    write_raster(tmp_path / "same.tif", sure, crs=UTM[0], transform=UTM[1], tags={"TILTH_STAMP": "a"})
+    write_polygons(tmp_path / "map.tif", tmp_path / "map.gpkg", confidence=tmp_path / "same.tif")
+
+
+def test_only_polygons_of_a_map_are_replaced(tmp_path: Path) -> None:
+    source, mine = write_map(tmp_path / "map.tif", noise()), tmp_path / "mine.gpkg"
+    fields = geopandas.GeoDataFrame({"owner": ["me"]}, geometry=[shapely.box(0, 0, 1, 1)], crs=UTM[0])
+    fields.to_file(mine, layer="fields")
+    with pytest.raises(OutputExistsError, match=r"mine.gpkg: exists already and is not polygons of a map"):
+        write_polygons(source, mine)
+    assert geopandas.read_file(mine)["owner"].tolist() == ["me"]
+    write_polygons(source, mine, overwrite=True)
+    # Now they are, unless a layer is added.
+    write_polygons(source, mine)
+    fields.to_file(mine, layer="fields")
+    with pytest.raises(OutputExistsError):
+        write_polygons(source, mine)
+
+
+def test_memory_of_patches_is_what_it_is_said_to_be(tmp_path: Path) -> None:
+    side = 1500
+    rows, columns = np.mgrid[:side, :side]
+    values = ((rows // 100 + columns // 100) % 3).astype(np.uint8)
+    valid = np.ones(values.shape, bool)
+    tracemalloc.start()
+    patches = polygons._find_patches(values, valid)
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(patches.classes) == 15 * 15
+    # Ids and labels of 4 bytes, one mask, and what ndimage.label takes.
+    assert highest / side**2 < 12

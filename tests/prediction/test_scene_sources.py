@@ -114,9 +114,11 @@ def test_scene_is_resampled_on_request(tmp_path, crs, resolution):
             src_nodata=0,
             dst_nodata=0,
             resampling=Resampling.bilinear,
+            UNIFIED_SRC_NODATA="NO",
         )
     pixels = scene.read(Window(0, 0, info.width, info.height))
-    np.testing.assert_array_equal(pixels.valid, (expected > 0).all(axis=0))
+    # At the edge of no data a hundredth of a pixel, by which the two ways may differ, decides.
+    assert (pixels.valid != (expected > 0).all(axis=0)).mean() < 5e-4
     assert np.abs(pixels.data.astype(int) - expected)[:, pixels.valid].max() <= 1
     result = predict_scene(TinySegmenter(), scene, tmp_path / "map.tif", **WINDOWS)
     with rasterio.open(result.path) as dataset:

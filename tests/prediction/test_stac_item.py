@@ -9,21 +9,24 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+import shapely
 from pystac.extensions.classification import ClassificationExtension
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation import JsonSchemaSTACValidator
 from pystac.validation.stac_validator import STACObjectType
 
-from tilth.errors import DataError, UsageError
+from tilth.errors import DataError, OutputExistsError, UsageError
 from tilth.imagery.write import write_json, write_raster
 from tilth.prediction.stac import run_provenance, write_stac_item
 
 YEAR = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 12, 31, tzinfo=UTC))
 
 
-def write_map(folder: Path, crs: str | None = "EPSG:32632") -> Path:
-    transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
+UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
+
+
+def write_map(folder: Path, crs: str | None = "EPSG:32632", transform: tuple = UTM) -> Path:
     values = np.random.default_rng(0).integers(0, 2, (60, 80)).astype(np.uint8)
     return write_raster(
         folder / "town.tif",
@@ -137,3 +140,55 @@ def test_what_cannot_have_an_item_is_refused(tmp_path: Path) -> None:
         write_stac_item(source, start=YEAR[1], end=YEAR[0])
     with pytest.raises(DataError, match="has no CRS"):
         write_stac_item(write_map(tmp_path, crs=None))
+
+
+ACROSS = {
+    "UTM": ("EPSG:32601", (10_000.0, 0.0, 200_000.0, 0.0, -10_000.0, 7_200_000.0)),
+    "Pacific": ("EPSG:3832", (10_000.0, 0.0, 3_100_000.0, 0.0, -10_000.0, 2_000_000.0)),
+    "degrees": ("EPSG:4326", (0.1, 0.0, 176.0, 0.0, -0.1, 10.0)),
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_footprint_across_the_antimeridian_is_cut_there(tmp_path: Path, name: str) -> None:
+    crs, transform = ACROSS[name]
+    item = pystac.Item.from_file(str(write_stac_item(write_map(tmp_path, crs, transform), start=YEAR[0])))
+    validate(item)
+    west, south, east, north = item.bbox
+    assert 170 < west <= 180
+    assert -180 <= east < -150
+    shape = shapely.geometry.shape(item.geometry)
+    assert shape.geom_type == "MultiPolygon"
+    assert shape.is_valid
+    # Not around the globe: the two parts are as wide as the box that crosses.
+    assert sum(part.bounds[2] - part.bounds[0] for part in shape.geoms) == pytest.approx(east + 360 - west, abs=1e-5)
+    assert {side for part in shape.geoms for side in part.bounds[::2]} >= {180.0, -180.0}
+    assert (shape.bounds[1], shape.bounds[3]) == (south, north)
+    assert all(part.exterior.is_ccw for part in shape.geoms)
+
+
+def test_footprint_around_a_pole_holds_the_pole(tmp_path: Path) -> None:
+    around = (50_000.0, 0.0, -2_000_000.0, 0.0, -50_000.0, 1_500_000.0)
+    item = pystac.Item.from_file(str(write_stac_item(write_map(tmp_path, "EPSG:3413", around), start=YEAR[0])))
+    validate(item)
+    shape = shapely.geometry.shape(item.geometry)
+    assert shape.is_valid
+    assert shape.bounds[0::2] == (-180, 180)
+    assert shape.bounds[3] == 90
+    assert item.bbox[0::2] == [-180, 180]
+    assert shapely.contains_xy(shape, [0.0, 100.0, -100.0], [85.0, 85.0, 85.0]).all()
+
+
+def test_ring_of_a_south_up_map_runs_counter_clockwise_too(tmp_path: Path) -> None:
+    item = pystac.Item.from_file(str(write_stac_item(write_map(tmp_path, transform=(*UTM[:4], 10.0, UTM[5])), start=YEAR[0])))
+    assert shapely.geometry.shape(item.geometry).exterior.is_ccw
+
+
+def test_only_items_of_maps_are_replaced(tmp_path: Path) -> None:
+    source, mine = write_map(tmp_path), tmp_path / "town.json"
+    mine.write_text('{"my": "work"}')
+    with pytest.raises(OutputExistsError, match=r"town.json: exists already and is not a STAC item of a map"):
+        write_stac_item(source)
+    assert mine.read_text() == '{"my": "work"}'
+    write_stac_item(source, overwrite=True)
+    write_stac_item(source)

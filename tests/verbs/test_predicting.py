@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import geopandas
@@ -15,8 +16,11 @@ from support.listing import listing
 from support.mapping import noise, read, write
 from support.tiny_models import TinySegmenter
 from tilth.cli.main import main
-from tilth.errors import InterruptedRunError
+from tilth.errors import DataError, InterruptedRunError, TilthWarning
 from tilth.models.segmenter import Segmenter
+from tilth.prediction.dates import scene_date
+from tilth.reporting.inputs import MapInput
+from tilth.reporting.maps import read_map
 
 SMALL = ["inference.window=32", "inference.overlap=12"]
 
@@ -32,7 +36,7 @@ def field(tmp_path, monkeypatch):
         [
             ("one_20190704.tif", {}),
             ("two.tif", {"ACQUISITION_DATE": "2020-07-04"}),
-            ("three.tif", {"TIFFTAG_DATETIME": "2021:07:04 10:00:00"}),
+            ("three.tif", {"SENSING_TIME": "2021:07:04 10:00:00", "TIFFTAG_DATETIME": "2024:11:20 10:00:00"}),
         ]
     ):
         write(tmp_path / "scenes" / name, data[:, :, 40 * index : 40 * index + 60], column=40 * index, tags=tags)
@@ -171,3 +175,59 @@ def test_wrong_requests_are_refused_in_one_line(field, capsys, words, code, part
     assert last.startswith("tilth: error: ")
     assert all(part in last for part in parts), last
     assert listing(field) == before
+
+
+def test_files_of_others_beside_the_map_are_not_replaced(field, capsys):
+    left, top = 500_000, 5_000_000
+    area = geopandas.GeoDataFrame({"owner": ["me"]}, geometry=[shapely.box(left, top - 300, left + 300, top)], crs="EPSG:32633")
+    area.to_file("site.gpkg", layer="fields")
+    Path("site.json").write_text("{}")
+    before = listing(field)
+    for words, code, fragment in [
+        (["--area", "site.gpkg", "--polygons", "--overwrite"], 1, "site.gpkg: is read to make the map"),
+        (["--polygons"], 1, "site.gpkg: exists already and is not polygons of a map"),
+        (["--stac"], 1, "site.json: exists already and is not a STAC item of a map"),
+    ]:
+        found, _, err = run(["whole.tif", "--out", "site.tif", *words], capsys)
+        assert (found in (code, 2), fragment in err) == (True, True), err
+        assert listing(field) == before
+    assert geopandas.read_file("site.gpkg", layer="fields")["owner"].tolist() == ["me"]
+    assert run(["whole.tif", "--out", "site.tif", "--polygons", "--overwrite"], capsys)[0] == 0
+    assert run(["whole.tif", "--out", "site.tif", "--polygons"], capsys)[0] == 0
+
+
+def test_two_outputs_of_one_name_are_refused(field, capsys):
+    write(field / "scenes" / "two_confidence.tif", noise(60, 60))
+    code, _, err = run(["scenes", "--out", "maps", "--confidence"], capsys)
+    assert code == 2
+    assert "maps/two_confidence.tif: two outputs would be written there" in err
+
+
+def test_confidence_of_an_earlier_map_is_left_out_of_polygons_and_report(field, capsys):
+    assert run(["whole.tif", "--out", "map.tif", "--confidence"], capsys)[0] == 0
+    old = Path("map_confidence.tif").read_bytes()
+    assert main(["polygons", "map.tif", "--out", "map.gpkg"]) == 0
+    assert "mean_confidence" in geopandas.read_file("map.gpkg").columns
+    assert run(["whole.tif", "--out", "map.tif", "--flips", "both", "--overwrite"], capsys)[0] == 0
+    assert not Path("map_confidence.tif").exists()
+    Path("map_confidence.tif").write_bytes(old)
+    assert main(["polygons", "map.tif", "--out", "map.gpkg"]) == 0
+    assert "was made from another model, scene or settings" in capsys.readouterr().err
+    assert "mean_confidence" not in geopandas.read_file("map.gpkg").columns
+    with pytest.warns(TilthWarning, match="is left out"):
+        view = read_map("map.tif")
+    assert [layer.name for layer in view.viewer.layers] == ["Prediction"]
+    with pytest.raises(DataError, match="was made from another model"):
+        read_map(MapInput("map.tif", confidence="map_confidence.tif"))
+    assert main(["polygons", "map.tif", "--confidence", "map_confidence.tif", "--out", "map.gpkg"]) == 1
+
+
+def test_item_of_a_period_reaches_to_the_end_of_the_last_day(field, capsys):
+    Path("two").mkdir()
+    for day, name in enumerate(("a_20190704.tif", "b_20190705.tif")):
+        write(field / "two" / name, noise(60, 60, seed=day), column=40 * day, tags={"TIFFTAG_DATETIME": "2024:11:20 10:00:00"})
+    assert run(["two", "--mosaic", "--out", "map.tif", "--stac"], capsys)[0] == 0
+    properties = json.loads(Path("map.json").read_text())["properties"]
+    assert (properties["start_datetime"], properties["end_datetime"]) == ("2019-07-04T00:00:00Z", "2019-07-05T23:59:59Z")
+    # When the file was written is not when the image was taken.
+    assert scene_date(write(field / "dateless.tif", noise(60, 60), tags={"TIFFTAG_DATETIME": "2024:11:20 10:00:00"})) is None

@@ -10,10 +10,10 @@ from tilth.errors import DataError, TilthError
 from tilth.imagery import gdal, plain
 
 TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE", "ACQUISITION_DATETIME", "DATE_ACQUIRED", "SENSING_TIME", "PRODUCT_START_TIME")
-"""Tags that say when an image was taken, in the order in which they are believed."""
+"""Tags that say when an image was taken, in the order in which they are believed.
 
-WRITTEN_TAG = "TIFFTAG_DATETIME"
-"""Believed last: many programs write there when they wrote the file."""
+``TIFFTAG_DATETIME`` is none of them: most programs write there when they wrote the file.
+"""
 
 _IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d{1,5}(?!\d))")
 """YYYYMMDD, YYYY-MM-DD or YYYY_MM_DD, alone or with a time of six digits after it."""
@@ -44,7 +44,7 @@ def scene_date(source: str, pattern: str | None = None) -> date | None:
             raise DataError(f"{source}: datetime_pattern found {match[1]!r}, which is no date (YYYYMMDD or YYYY-MM-DD)") from None
     tags = _tags(source)
     named = _IN_NAME.search(name)
-    texts = [*(tags.get(tag) for tag in TAGS), f"{named[1]}-{named[3]}-{named[4]}" if named else None, tags.get(WRITTEN_TAG)]
+    texts = [*(tags.get(tag) for tag in TAGS), f"{named[1]}-{named[3]}-{named[4]}" if named else None]
     return next((found for text in texts if text and (found := _day(text)) is not None), None)
 
 
@@ -59,7 +59,7 @@ def _tags(source: str) -> dict[str, str]:
 
 
 def _day(text: str) -> date | None:
-    """Read ``2019-09-04T10:11:12Z``, ``2019:09:04 10:11:12`` (as TIFF writes it) and their like."""
+    """Read ``2019-09-04T10:11:12Z``, ``2019:09:04 10:11:12`` and their like."""
     digits = re.match(r"\s*(\d{4})[-:/]?(\d{2})[-:/]?(\d{2})(?!\d)", text) or re.match(r"\s*(\d{4})(\d{2})(\d{2})", text)
     try:
         return date(int(digits[1]), int(digits[2]), int(digits[3])) if digits else None

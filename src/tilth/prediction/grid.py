@@ -7,17 +7,22 @@ the same order, whatever the panels are, and wherever the work begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tilth.imagery.raster import Window
 from tilth.models.windows import window_starts
 
-PANEL = 8192
-"""Most columns summed at once."""
+PANEL_BYTES = 448 * 2**20
+"""What the columns of a panel may take, unless it were less than :data:`LEAST_WINDOWS` wide."""
 
-SUM_BYTES = 160 * 2**20
-"""What the sums of a panel may take, unless it were less than :data:`LEAST_WINDOWS` wide."""
+ROWS_OF_PIXELS = 3
+"""Rows of windows whose pixels are held: those in work, those read ahead, and what reading them takes."""
+
+ROWS_OF_RESULTS = 4
+"""Strips held: the one that is made, those that wait to be written, and the one that is."""
 
 LEAST_WINDOWS = 8
 """Windows at the edge of a panel are computed twice; a panel as wide as this many keeps that rare."""
@@ -62,7 +67,7 @@ class Grid:
         height: rows of the scene.
         window: side of a window in pixels.
         overlap: pixels that neighbours share at least.
-        panel: most columns of a panel.
+        panel: most columns of a panel; None for one panel.
         wanted: the part of the scene to be predicted; None for all of it.
     """
 
@@ -70,7 +75,7 @@ class Grid:
     height: int
     window: int
     overlap: int
-    panel: int = PANEL
+    panel: int | None = None
     wanted: Window | None = None
 
     @property
@@ -89,13 +94,11 @@ class Grid:
         return window_starts(self.width, self.window, self.window - self.overlap)
 
     def panels(self) -> list[Panel]:
-        """The panels, from left to right."""
-        end = self.area.column + self.area.width
-        edges = range(self.area.column, end, self.panel)
+        """The panels, from left to right, all about as wide."""
         columns = self.columns
         return [
             Panel(left, right, tuple(column for column in columns if column < right and column + self.window > left))
-            for left, right in ((left, min(left + self.panel, end)) for left in edges)
+            for left, right in pairwise(self._edges())
         ]
 
     def places(self) -> list[Place]:
@@ -106,6 +109,22 @@ class Grid:
         """Number of windows that the strips are finished by."""
         return sum(len(place.panel.columns) for place in self.places())
 
+    def _edges(self) -> list[int]:
+        """First columns of the panels, and the column after the last.
+
+        An edge where a window begins has the fewest windows on both sides.
+        """
+        edges, end = [self.area.column], self.area.column + self.area.width
+        most = self.panel or self.area.width
+        columns = self.columns
+        while edges[-1] < end:
+            left = edges[-1]
+            count = math.ceil((end - left) / most)
+            right = left + math.ceil((end - left) / count)
+            begins = max((column for column in columns if left < column <= right), default=right)
+            edges.append(begins if count > 1 and end - begins <= (count - 1) * most else right)
+        return edges
+
     def _strips(self, panel: Panel) -> Iterator[Place]:
         rows = self.rows
         top, bottom = self.area.row, self.area.row + self.area.height
@@ -115,6 +134,14 @@ class Grid:
                 yield Place(panel, row, Window(panel.left, first, panel.right - panel.left, last - first))
 
 
-def panel_width(window: int, classes: int) -> int:
-    """Choose how many columns to sum at once, for windows of this side and so many classes."""
-    return min(PANEL, max(SUM_BYTES // (4 * classes * window), LEAST_WINDOWS * window))
+def panel_width(window: int, classes: int, *, pixel_bytes: int = 4, layers: int = 1) -> int:
+    """Choose how many columns to sum at once.
+
+    Args:
+        window: side of the windows in pixels.
+        classes: number of classes; their sums are float32.
+        pixel_bytes: of a pixel of the scene in all bands, and whether it is valid.
+        layers: bytes a pixel of what is written.
+    """
+    column = window * (4 * classes + ROWS_OF_PIXELS * pixel_bytes + ROWS_OF_RESULTS * layers)
+    return max(PANEL_BYTES // column, LEAST_WINDOWS * window)

@@ -92,7 +92,7 @@ def area_from_file(path: str | Path, info: RasterInfo) -> Interest:
     # What reads the file has no root of its own for its errors.
     except Exception as error:
         raise UnreadableFileError(f"{path}: cannot be read as a vector file: {' '.join(str(error).split())}") from None
-    shapes = frame.geometry[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    shapes = frame.geometry[frame.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.geometry.is_empty]
     if shapes.empty:
         raise DataError(f"{path}: holds no polygon, so there is no area to map")
     if shapes.crs is None:

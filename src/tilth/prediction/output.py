@@ -17,6 +17,7 @@ from tilth.errors import UsageError
 from tilth.imagery.area import value_areas_m2
 from tilth.imagery.geotiff import BlockWriter, Legend, raster_file
 from tilth.imagery.raster import RasterInfo, Window
+from tilth.prediction.beside import sibling
 from tilth.prediction.strips import Strip
 
 WAITING = 2
@@ -50,7 +51,7 @@ class MapFiles:
             raise UsageError(f"{target}: maps are written as GeoTIFF; give a path that ends in .tif")
 
         def named(what: str, wanted: bool) -> Path | None:
-            return target.with_name(f"{target.stem}_{what}{target.suffix}") if wanted else None
+            return sibling(target, what) if wanted else None
 
         return cls(target, named("confidence", confidence), named("probabilities", probabilities))
 

@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError, UsageError, needs_extra
 from tilth.imagery.area import pixel_areas_m2
-from tilth.imagery.class_map import ClassMap, read_class_map
+from tilth.imagery.class_map import ClassMap, read_class_map, refuse_hidden_class
 from tilth.imagery.gdal import rasterio_module
 from tilth.imagery.raster import Window
-from tilth.imagery.read import read_info, read_label, read_pixels
+from tilth.imagery.read import read_label, read_pixels
 from tilth.imagery.vector import write_geopackage
+from tilth.prediction.beside import LAYER, confidence_fault, refuse_foreign, refuse_inputs
 
 if TYPE_CHECKING:
     from shapely import Geometry
 
-LAYER = "land_cover"
-"""Name of the layer in the GeoPackage."""
+__all__ = ["LAYER", "PolygonLayer", "remove_small", "write_polygons"]
 
 _ROWS = 512
 """Rows measured at once."""
+
+_CERTAIN = 100
+"""Percent."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,13 @@ class _Patches:
 
 
 def write_polygons(
-    source: str | Path, out: str | Path, *, confidence: str | Path | None = None, minimum_area_m2: float = 0.0, sieve_pixels: int = 0
+    source: str | Path,
+    out: str | Path,
+    *,
+    confidence: str | Path | None = None,
+    minimum_area_m2: float = 0.0,
+    sieve_pixels: int = 0,
+    overwrite: bool = False,
 ) -> PolygonLayer:
     """Write the patches of a class map as polygons of a GeoPackage.
 
@@ -64,21 +74,25 @@ def write_polygons(
     no data) stays. The layer :data:`LAYER` is in the CRS of the map, with the columns ``class_id``, ``class``, ``pixels``, ``area_m2``
     (ground in square metres, whatever the projection) and, given a confidence raster, ``mean_confidence`` in percent.
 
-    Memory grows with the map, by some ten bytes a pixel, and with the number of polygons.
+    Memory grows with the map, by some fifteen bytes a pixel, and with the number of polygons.
 
     Args:
         source: map, one band of uint8 class ids.
-        out: file to write, ``.gpkg``; an earlier one is replaced.
-        confidence: raster on the same grid, uint8 percent, as ``tilth predict --confidence`` writes it.
+        out: file to write, ``.gpkg``; one that holds the polygons of a map and nothing else is replaced.
+        confidence: raster on the same grid, uint8 percent, as ``tilth predict --confidence`` writes it; 255, unknown, counts in no
+            mean.
         minimum_area_m2: minimum mapping unit in square metres; counted in pixels of the mean size on the ground.
         sieve_pixels: the same in pixels; the larger of both counts.
+        overwrite: replace any other GeoPackage, too.
 
     Returns:
         Path, number of polygons, ground by class.
 
     Raises:
-        UsageError: ``out`` is no ``.gpkg``, or a size that is negative or larger than the map.
-        DataError: the map is none, has no place on the Earth, holds no data, or the confidence lies on another grid.
+        UsageError: ``out`` is no ``.gpkg`` or what is read, or a size that is negative or larger than the map.
+        DataError: the map is none, has no place on the Earth, holds no data, or has a class 255; or the confidence is none, lies on
+            another grid or was predicted with another map.
+        OutputExistsError: ``out`` exists and is something else.
         MissingFileError: no such file.
         MissingExtraError: geopandas is not installed.
     """
@@ -87,10 +101,13 @@ def write_polygons(
         raise UsageError(f"{target}: polygons are written as GeoPackage; give a path that ends in .gpkg")
     if minimum_area_m2 < 0 or sieve_pixels < 0:
         raise UsageError(f"minimum area {minimum_area_m2:g} m2, sieve {sieve_pixels} pixels: expected 0 or more")
+    refuse_inputs([target], [place for place in (source, confidence) if place is not None])
+    refuse_foreign(target, overwrite=overwrite)
     found = read_class_map(str(source))
     place = _place(found)
+    refuse_hidden_class(found)
     classes = read_label(str(source))
-    valid = classes != np.uint8(found.nodata)
+    valid = classes != IGNORE_INDEX
     if not valid.any():
         raise DataError(f"{source}: every pixel is no data ({found.nodata}); there is nothing to turn into polygons")
     percent = None if confidence is None else _confidence(str(confidence), found)
@@ -154,15 +171,15 @@ def _place(found: ClassMap) -> tuple[str, tuple[float, float, float, float, floa
 
 def _confidence(uri: str, found: ClassMap) -> NDArray[np.uint8]:
     """Read the confidence of every pixel in percent: uint8 (h, w)."""
-    info, expected = read_info(uri), found.info
-    if (info.width, info.height, info.count, info.dtype) != (expected.width, expected.height, 1, "uint8"):
-        raise DataError(
-            f"{uri}: expected one band of uint8 on the grid of the map, {expected.width} x {expected.height} pixels; "
-            f"found {info.count} of {info.dtype}, {info.width} x {info.height}"
-        )
-    if info.transform is not None and not np.allclose(info.transform, expected.transform or (), rtol=0, atol=1e-6):
-        raise DataError(f"{uri}: lies elsewhere than the map {expected.uri}; give the confidence that was predicted with it")
-    data: NDArray[np.uint8] = read_pixels(uri).data[0]
+    fault = confidence_fault(found, uri)
+    if fault is not None:
+        raise DataError(fault)
+    pixels = read_pixels(uri)
+    data: NDArray[np.uint8] = pixels.data[0]
+    data[~pixels.valid] = IGNORE_INDEX
+    highest = int(data.max(where=data != IGNORE_INDEX, initial=0))
+    if highest > _CERTAIN:
+        raise DataError(f"{uri}: expected percentages 0 to 100 (255 = no data), found {highest}; give the confidence of a prediction")
     return data
 
 
@@ -196,13 +213,14 @@ def _find_patches(classes: NDArray[np.uint8], valid: NDArray[np.bool_]) -> _Patc
     with needs_extra("geo", "polygons"):
         from scipy import ndimage
 
-    ids = np.zeros(classes.shape, np.int32)
+    ids, labels = np.zeros(classes.shape, np.int32), np.empty(classes.shape, np.int32)
     owners: list[NDArray[np.uint8]] = []
     count = 0
     for value in np.unique(classes[valid]).tolist():
-        inside = valid & (classes == value)
-        labels, number = ndimage.label(inside)
-        ids[inside] = labels[inside] + count
+        inside = classes == value
+        inside &= valid
+        number = ndimage.label(inside, output=labels)
+        np.add(labels, count, out=ids, where=inside)
         owners.append(np.full(number, value, np.uint8))
         count += number
     return _Patches(ids, np.concatenate(owners))
@@ -211,9 +229,9 @@ def _find_patches(classes: NDArray[np.uint8], valid: NDArray[np.bool_]) -> _Patc
 def _measure(
     patches: _Patches, place: tuple[str, tuple[float, float, float, float, float, float]], percent: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32] | None]:
-    """Pixels, square metres and mean percent of every patch, each (n,)."""
+    """Pixels, square metres and mean percent of every patch, each (n,); NaN where none of its pixels has one."""
     count = len(patches.classes) + 1
-    pixels, areas, sums = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
+    pixels, areas, sums, known = np.zeros(count, np.int64), np.zeros(count), np.zeros(count), np.zeros(count, np.int64)
     for window in _strips(patches.ids.shape):
         rows = slice(window.row, window.row + window.height)
         ids = patches.ids[rows]
@@ -222,8 +240,10 @@ def _measure(
         weights = np.repeat(one, np.diff(edges), axis=1)
         areas += np.bincount(ids.ravel(), weights=weights.ravel(), minlength=count)
         if percent is not None:
-            sums += np.bincount(ids.ravel(), weights=percent[rows].ravel(), minlength=count)
-    mean = None if percent is None else (sums[1:] / pixels[1:]).astype(np.float32)
+            some = percent[rows] != IGNORE_INDEX
+            sums += np.bincount(ids[some], weights=percent[rows][some], minlength=count)
+            known += np.bincount(ids[some], minlength=count)
+    mean = None if percent is None else np.divide(sums, known, out=np.full(count, np.nan), where=known > 0)[1:].astype(np.float32)
     return pixels[1:], areas[1:], mean
 
 

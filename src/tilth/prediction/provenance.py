@@ -2,7 +2,7 @@
 
 Tags, the same on every machine and day: ``TILTH_MODEL`` (hash of weights and configuration, see :mod:`tilth.models.identity`),
 ``TILTH_VERSION``, ``TILTH_SENSOR``, ``TILTH_SCHEME``, ``TILTH_SETTINGS`` (JSON: windows, flips, precision, bands, grid, area) and
-``TILTH_STAMP``, a hash of all of these and of names, sizes and header of the scene's files.
+``TILTH_STAMP``, a hash of all of these and of names, sizes, contents and header of the scene's files.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tilth.errors import OutputExistsError, TilthError
-from tilth.imagery import gdal
 from tilth.models.identity import model_hash
 from tilth.models.inference import PixelClassifier
+from tilth.prediction.beside import STAMP_TAG, stamp_of
 from tilth.prediction.grid import Grid
 from tilth.prediction.interest import Interest
 from tilth.prediction.sources import Scene
 from tilth.prediction.strips import Manner
-
-STAMP_TAG = "TILTH_STAMP"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,11 @@ class Provenance:
             settings["batch_size"] = manner.batch_size
         if area is not None:
             settings["area"] = area.identity()
-        passing: dict[str, Any] = {"panel": grid.panel, "confidence": manner.confidence, "probabilities": manner.probabilities}
+        passing: dict[str, Any] = {
+            "panels": [panel.left for panel in grid.panels()],
+            "confidence": manner.confidence,
+            "probabilities": manner.probabilities,
+        }
         passing |= {"torch": version("torch"), "files": [[str(file.resolve()), file.stat().st_mtime_ns] for file in scene.files]}
         return cls(model_hash(segmenter), segmenter.sensor.name, segmenter.scheme.name, scene.identity(), settings, passing)
 
@@ -84,6 +86,9 @@ class Provenance:
 def is_finished(paths: Sequence[Path], made_from: Provenance, scene: Scene, *, overwrite: bool) -> bool:
     """Say whether all files of a map are there, made from the same, and later than the scene.
 
+    What is made of a scene that is not, or not all, on this machine's own disks is never taken as finished, for what such a scene holds
+    now is not asked; it is made anew.
+
     Args:
         paths: the files.
         made_from: what they would be made from now.
@@ -99,19 +104,12 @@ def is_finished(paths: Sequence[Path], made_from: Provenance, scene: Scene, *, o
     for path in there:
         if path.is_dir():
             raise TilthError(f"{path}: is a folder; give the path of a file")
-    same = [path for path in there if _stamp(path) == made_from.stamp() and path.stat().st_mtime_ns >= newest]
+    same = [path for path in there if stamp_of(path) == made_from.stamp() and path.stat().st_mtime_ns >= newest]
     if len(same) == len(paths):
-        return True
+        return scene.is_local
     others = [path for path in there if path not in same]
     if others and not overwrite:
         raise OutputExistsError(
             f"{others[0]}: exists already, made from another model, scene or settings; give another --out, or --overwrite to replace it"
         )
     return False
-
-
-def _stamp(path: Path) -> str | None:
-    try:
-        return gdal.raster_tags(str(path)).get(STAMP_TAG)
-    except TilthError:
-        return None

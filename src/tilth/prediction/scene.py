@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from tilth.errors import TilthWarning, UsageError
+from tilth.errors import DataError, OutputExistsError, RunError, TilthWarning, UsageError
 from tilth.imagery.gdal import bounded_cache
 from tilth.imagery.read import Window, read_label
 from tilth.models.inference import PixelClassifier, check_windows, evaluating
 from tilth.models.windows import fit_window
+from tilth.prediction.beside import refuse_inputs, remove_outdated
 from tilth.prediction.checks import resolution_note
 from tilth.prediction.grid import Grid, panel_width
 from tilth.prediction.interest import Interest
@@ -94,8 +96,9 @@ def predict_scene(
     :mod:`tilth.prediction.provenance`. Memory does not grow with the scene, except for plain images (jpg, png), which have to be decoded
     whole. The same model, scene and settings give the same bytes, whatever the panel, on a CPU whatever the batch size.
 
-    If the process is killed or interrupted, the same call goes on where it was; a map that is there already and was made from the same is
-    left as it is. On any other failure nothing is left behind.
+    If the process is killed or interrupted, or the disk or the memory is full, the same call goes on where it was. A scene or a model that
+    turns out to be damaged leaves nothing behind. A map that is there already and was made from the same is left as it is; a scene that is
+    not on this machine's own disks is mapped anew each time, for it may have changed.
 
     Args:
         segmenter: the model.
@@ -114,7 +117,8 @@ def predict_scene(
             :mod:`tilth.imagery.black_border`. For a scene that is opened already, that is settled.
         area: the part of the scene to map, the rest of its rectangle being no data. Windows lie as for the whole scene, so labels are the
             same.
-        overwrite: replace files that were made from something else.
+        overwrite: replace files that were made from something else; confidence and probabilities of the map that is replaced, which no
+            longer belong to it, go with it.
         panel: columns summed at once; bounds memory, does not alter the map.
         progress: called with windows done and windows in all.
 
@@ -128,20 +132,20 @@ def predict_scene(
         MissingFileError: no such scene.
         UnreadableFileError: the scene is truncated or damaged.
         RunError: the network gives values that are not numbers.
-        TilthError: the map cannot be written.
+        TilthError: the map cannot be written, or another process is making it.
     """
     started = time.perf_counter()
     check_windows(window, overlap, batch_size, precision, flips)
     if panel is not None and panel < 1:
         raise UsageError(f"panel {panel}: expected 1 column or more")
     files = MapFiles.beside(Path(out), confidence=confidence, probabilities=probabilities)
-    _refuse_in_place(files, scene.sources if isinstance(scene, Scene) else (str(scene),))
+    refuse_inputs(files.paths(), scene.sources if isinstance(scene, Scene) else (str(scene),))
     source = scene if isinstance(scene, Scene) else open_scene(scene, segmenter.sensor, black_border=black_border)
     note = resolution_note(source.info, segmenter.sensor)
     if note is not None:
         warnings.warn(note, TilthWarning, stacklevel=2)
     side, shared = fit_window(window, overlap, source.info.height, source.info.width)
-    width = panel or panel_width(side, len(segmenter.scheme))
+    width = panel or _panel_width(side, segmenter, source, 1 + confidence + probabilities * len(segmenter.scheme))
     grid = Grid(source.info.width, source.info.height, side, shared, width, None if area is None else area.window)
     info = area_grid(source.info, grid.area)
     work = _Work(
@@ -152,11 +156,11 @@ def predict_scene(
         area,
         files,
         Tally(info, grid.area, len(segmenter.scheme)),
+        overwrite,
         progress or (lambda _done, _windows: None),
     )
     made_from = Provenance.of(segmenter, source, grid, work.manner, area)
-    finished = is_finished(files.paths(), made_from, source, overwrite=overwrite)
-    kept = work.count() if finished else work.make(made_from)
+    kept = work.count(made_from) if work.is_finished(made_from) else work.make(made_from)
     tally = work.tally
     return ScenePrediction(
         path=files.classes,
@@ -175,6 +179,11 @@ def predict_scene(
     )
 
 
+def _panel_width(window: int, segmenter: PixelClassifier, source: Scene, layers: int) -> int:
+    pixel = source.info.count * np.dtype(source.info.dtype).itemsize + 1
+    return panel_width(window, len(segmenter.scheme), pixel_bytes=pixel, layers=layers)
+
+
 @dataclass(frozen=True)
 class _Work:
     """All that making the files of one map takes."""
@@ -186,16 +195,19 @@ class _Work:
     area: Interest | None
     files: MapFiles
     tally: Tally
+    overwrite: bool
     progress: Progress
+
+    def is_finished(self, made_from: Provenance) -> bool:
+        """Whether there is nothing left to do; raises where there is something in the way."""
+        return is_finished(self.files.paths(), made_from, self.source, overwrite=self.overwrite)
 
     def make(self, made_from: Provenance) -> int:
         """Make the files; returns how many windows had been done before."""
-        classes = len(self.segmenter.scheme)
-        partial = PartialMap(
-            self.files.classes, confidence=self.manner.confidence, probabilities=classes if self.manner.probabilities else 0
-        )
-        partial.open(made_from.stamp_of_strips())
-        with _removed_on_failure(partial), bounded_cache():
+        partial = self._partial()
+        with partial.opened(made_from.stamp_of_strips()), _kept_on_failure(partial), bounded_cache():
+            # Another process may have been at it until now.
+            self.is_finished(made_from)
             with behind(self._writer(partial, made_from)) as write, evaluating(self.segmenter, self.manner.device):
                 saved, kept = 0, 0
                 for strip in self._saved(partial):
@@ -212,16 +224,23 @@ class _Work:
                         done += strip.windows
                         self.progress(done, windows)
             partial.finish(self.files.paths())
+            if self.overwrite:
+                remove_outdated(self.files.classes, made_from.stamp())
         return kept
 
-    def count(self) -> int:
+    def count(self, made_from: Provenance) -> int:
         """Count what is in files that are there already; returns the number of windows behind them."""
+        self._partial().remove_left(made_from.stamp_of_strips())
         column, row = self.grid.area[:2]
         for place in self.grid.places():
             left, top, width, height = place.window
             classes = read_label(str(self.files.classes), Window(left - column, top - row, width, height))
             self.tally.add(Strip(place.window, classes, None, None, len(place.panel.columns)))
         return self.grid.count()
+
+    def _partial(self) -> PartialMap:
+        classes = len(self.segmenter.scheme) if self.manner.probabilities else 0
+        return PartialMap(self.files.classes, confidence=self.manner.confidence, probabilities=classes)
 
     def _saved(self, partial: PartialMap) -> Iterator[Strip]:
         """Strips that an interrupted prediction left, up to the first that is missing."""
@@ -235,7 +254,7 @@ class _Work:
     def _writer(self, partial: PartialMap, made_from: Provenance) -> Iterator[Callable[[tuple[int | None, Strip]], None]]:
         """Write strips into the files; one that comes with its number is kept first."""
         scheme, tags = self.segmenter.scheme, made_from.tags()
-        with strip_writer(partial.folder, self.files, self.tally.info, self.grid.area, scheme, tags) as write:
+        with strip_writer(partial.built, self.files, self.tally.info, self.grid.area, scheme, tags) as write:
 
             def take(item: tuple[int | None, Strip]) -> None:
                 number, strip = item
@@ -248,17 +267,14 @@ class _Work:
 
 
 @contextmanager
-def _removed_on_failure(partial: PartialMap) -> Iterator[None]:
-    """Leave nothing after an error; after Ctrl-C, as after a kill, the strips stay to go on from."""
+def _kept_on_failure(partial: PartialMap) -> Iterator[None]:
+    """Keep finished strips, as after a kill or Ctrl-C, unless the error lies in the scene or the model: then nothing is left."""
     try:
         yield
-    except Exception:
-        partial.remove()
+    except Exception as error:
+        if isinstance(error, DataError | RunError | OutputExistsError) or not partial.strips():
+            partial.remove()
+        else:
+            partial.remove_built()
+            warnings.warn(f"{partial.folder}: keeps what is done; the same command goes on from there", TilthWarning, stacklevel=2)
         raise
-
-
-def _refuse_in_place(files: MapFiles, sources: Sequence[str]) -> None:
-    for path in files.paths():
-        for source in sources:
-            if path.exists() and Path(source).exists() and path.samefile(source):
-                raise UsageError(f"{path}: the map would replace the scene; give another path")

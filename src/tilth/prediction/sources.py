@@ -6,6 +6,7 @@ one with data counts.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ from tilth.sensors import Sensor
 
 _BESIDE = (SIDECAR, ".ovr")
 """Suffixes of files that viewers leave beside a raster: their coming and going changes no pixel."""
+
+
+_SAMPLE = 2**20
+"""Bytes at the beginning, in the middle and at the end of a file that stand for what it holds."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,17 @@ class Scene:
         """Files on this machine that the pixels come from."""
         return tuple(dict.fromkeys(file for source in self.sources for file in _files(source)))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all of its rasters are files on this machine."""
+        return all(Path(source).exists() for source in self.sources)
+
     def identity(self) -> dict[str, Any]:
-        """Say which scene this is: names and sizes of its files, header, grid; neither where it lies nor when it was written."""
+        """Say which scene this is: names, sizes and samples of its files, header, grid; neither where it lies nor when it was written."""
         info = self.info
         return {
-            "files": [[file.name, file.stat().st_size] for file in self.files] or list(self.sources),
+            "files": [[file.name, file.stat().st_size, _fingerprint(file)] for file in self.files],
+            "remote": [source for source in self.sources if not Path(source).exists()],
             "grid": [info.width, info.height, info.crs, info.transform, info.dtype, list(info.band_names), info.nodata],
             **self.manner,
         }
@@ -162,9 +173,8 @@ def open_scene(
         part = Part(source, Window(0, 0, info.width, info.height), picked, border)
         return Scene(source, info, (part,), (source,), manner)
     folder = _folder()
-    part = _warped(
-        source, info, grid, Window(0, 0, grid.width, grid.height), picked, folder, black_border and _is_eight_bit_optical(sensor)
-    )
+    whole = Window(0, 0, grid.width, grid.height)
+    part = _warped(source, info, grid, whole, picked, folder, black_border and _is_eight_bit_optical(sensor))
     return Scene(source, replace(grid, nodata=info.nodata), (part,), (source,), manner, folder)
 
 
@@ -259,13 +269,26 @@ def _shared(window: Window, place: Window) -> Window | None:
 
 
 def _files(source: str) -> list[Path]:
-    """The raster and, for a virtual one, what it refers to."""
-    if not Path(source).exists():
-        return []
-    if Path(source).suffix.lower() in {".npy", *plain.IMAGE_SUFFIXES}:
-        return [Path(source)]
-    found = [Path(name) for name in gdal.raster_files(source)]
-    return [file for file in found if file.is_file() and not file.name.endswith(_BESIDE)]
+    """The raster and, for a virtual one, what it refers to, however deep."""
+    found: dict[Path, None] = {}
+    waiting = [Path(source)]
+    for file in waiting:
+        if file in found or not file.exists() or file.name.endswith(_BESIDE):
+            continue
+        found[file], suffix = None, file.suffix.lower()
+        if suffix == ".vrt" or (file == Path(source) and suffix not in {".npy", *plain.IMAGE_SUFFIXES}):
+            waiting += map(Path, gdal.raster_files(str(file)))
+    return [file for file in found if file.is_file()]
+
+
+def _fingerprint(file: Path) -> str:
+    """Hash the beginning, the middle and the end of a file."""
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with file.open("rb") as stream:
+        for start in (0, max(0, size - _SAMPLE) // 2, max(0, size - _SAMPLE)):
+            stream.seek(start)
+            digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -16,6 +16,7 @@ from tilth.errors import DataError, UsageError, needs_extra
 from tilth.imagery.area import to_degrees
 from tilth.imagery.class_map import ClassMap, read_class_map
 from tilth.imagery.write import write_json
+from tilth.prediction.beside import refuse_foreign
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 GEOPACKAGE = "application/geopackage+sqlite3"
@@ -24,6 +25,9 @@ _EDGE_POINTS = 9
 """Points along each edge of the footprint: edges of a projected grid bend in degrees."""
 
 _CHUNK = 1 << 20
+
+_HALF = 180.0
+"""Degrees from the prime meridian to the antimeridian."""
 
 Extra = tuple[str, Path, str, str]
 """Key, file, media type and title of an asset beside the map."""
@@ -37,6 +41,7 @@ def write_stac_item(
     start: datetime | None = None,
     end: datetime | None = None,
     provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the STAC 1.1 item of a map.
 
@@ -45,12 +50,13 @@ def write_stac_item(
 
     Args:
         source: map of class ids, with CRS.
-        out: file to write, ``.json``; by default beside the map, with its stem.
+        out: file to write, ``.json``; by default beside the map, with its stem. An item that tilth wrote is replaced.
         extras: further files that belong to the map, such as its confidence.
         start: when the imagery was taken, or the earliest time of it.
         end: the latest time of the imagery; by default ``start``. Without either, the item tells the time at which the map was written,
             and ``tilth:datetime_of`` says so.
         provenance: further properties: ``model`` becomes ``tilth:model``, and so on; None values are left out.
+        overwrite: replace any other file, too.
 
     Returns:
         The path written.
@@ -58,6 +64,7 @@ def write_stac_item(
     Raises:
         UsageError: ``out`` is no ``.json``, or ``end`` without or before ``start``.
         DataError: the map is none or has no place on the Earth.
+        OutputExistsError: ``out`` exists and is something else.
         MissingFileError: the map or one of the extras does not exist.
         MissingExtraError: pystac is not installed.
     """
@@ -72,13 +79,14 @@ def write_stac_item(
         raise UsageError(f"{target}: a STAC item is a JSON file; give a path that ends in .json")
     if end is not None and (start is None or end < start):
         raise UsageError(f"imagery from {start} to {end}: expected a start that is not after the end")
+    refuse_foreign(target, overwrite=overwrite)
     found = read_class_map(str(path))
-    corners = _footprint(found)
+    geometry, bbox = _footprint(found)
     times, written = _times(path, start, end)
     item = pystac.Item(
         id=path.stem,
-        geometry={"type": "Polygon", "coordinates": [corners.tolist()]},
-        bbox=[*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()],
+        geometry=geometry,
+        bbox=bbox,
         datetime=times.pop("datetime", None),
         start_datetime=times.pop("start_datetime", None),
         end_datetime=times.pop("end_datetime", None),
@@ -103,8 +111,34 @@ def write_stac_item(
     return write_json(target, item.to_dict(include_self_link=False))
 
 
-def _footprint(found: ClassMap) -> NDArray[np.float64]:
-    """Corners and points between, counter-clockwise and closed: float64 (n, 2) longitude and latitude."""
+def _footprint(found: ClassMap) -> tuple[dict[str, Any], list[float]]:
+    """Corners and points between, counter-clockwise, as GeoJSON, and west, south, east, north.
+
+    What reaches over the antimeridian is cut there, and its west is greater than its east (RFC 7946, 3.1.9 and 5.2).
+    """
+    with needs_extra("geo", "STAC items"):
+        import shapely
+        from shapely.affinity import translate
+        from shapely.geometry.polygon import orient
+
+    ring = _ring(found)
+    (west, south), (east, north) = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+    outline = shapely.Polygon(ring)
+    if west >= -_HALF and east <= _HALF:
+        return shapely.geometry.mapping(orient(outline)), [west, south, east, north]
+    globe = shapely.box(-_HALF, -90, _HALF, 90)
+    turned = shapely.union_all([globe.intersection(translate(outline, turns * 2 * _HALF)) for turns in (-1, 0, 1)])
+    parts = [orient(part) for part in shapely.get_parts(turned) if part.geom_type == "Polygon"]
+    if east - west >= 2 * _HALF:
+        west, east = -_HALF, _HALF
+    else:
+        west, east = ((side + _HALF) % (2 * _HALF) - _HALF for side in (west, east))
+    shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    return shapely.geometry.mapping(shape), [round(side, 7) for side in (west, south, east, north)]
+
+
+def _ring(found: ClassMap) -> NDArray[np.float64]:
+    """Outline of a map, closed: float64 (n, 2) longitude, which may leave -180 to 180 but jumps nowhere, and latitude."""
     info = found.info
     if info.crs is None or info.transform is None:
         raise DataError(f"{info.uri}: has no CRS, so a STAC item could not say where it lies; predict a georeferenced scene")
@@ -116,7 +150,12 @@ def _footprint(found: ClassMap) -> NDArray[np.float64]:
     degrees = to_degrees(a * columns + b * rows + c, d * columns + e * rows + f, info.crs)
     if degrees is None:
         raise DataError(f"{info.uri}: its CRS has no place on the Earth, which a STAC item must name; predict a georeferenced scene")
-    ring: NDArray[np.float64] = np.stack(degrees, axis=1).round(7)
+    longitude, latitude = np.unwrap(degrees[0], period=2 * _HALF), degrees[1]
+    if abs(longitude[-1] - longitude[0]) > _HALF:
+        # Once around: the map holds a pole.
+        longitude, latitude = np.append(longitude, longitude[[-1, 0, 0]]), np.append(latitude, [np.copysign(90, latitude.mean())] * 2)
+        latitude = np.append(latitude, latitude[0])
+    ring: NDArray[np.float64] = np.stack([longitude, latitude], axis=1).round(7)
     return ring
 
 

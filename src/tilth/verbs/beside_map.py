@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,29 @@ from tilth.verbs.predict_options import PredictOptions
 
 if TYPE_CHECKING:
     from tilth.prediction.scene import ScenePrediction
+
+
+def refuse_taken(targets: Sequence[Path], scenes: Sequence[Path], options: PredictOptions) -> None:
+    """Refuse, before any work is done, to write over what is read, or over files beside a map that tilth did not write.
+
+    Args:
+        targets: the maps.
+        scenes: that are read.
+        options: of the prediction.
+
+    Raises:
+        UsageError: an output is an input, or two are one.
+        OutputExistsError: a GeoPackage or JSON file of another make is there.
+    """
+    from tilth.prediction.beside import refuse_foreign, refuse_inputs, sibling
+
+    wanted = [what for what in ("confidence", "probabilities") if getattr(options, what)]
+    suffixes = [suffix for suffix, asked in ((".gpkg", options.polygons), (".json", options.stac)) if asked]
+    rasters = [*targets, *(sibling(target, what) for target in targets for what in wanted)]
+    others = [target.with_suffix(suffix) for target in targets for suffix in suffixes]
+    refuse_inputs([*rasters, *others], [*scenes, *([options.area] if options.area is not None else [])])
+    for path in others:
+        refuse_foreign(path, overwrite=options.overwrite)
 
 
 def write_beside(found: ScenePrediction, scenes: Sequence[Path], options: PredictOptions) -> dict[str, Path]:
@@ -33,7 +56,11 @@ def write_beside(found: ScenePrediction, scenes: Sequence[Path], options: Predic
     written: dict[str, Path] = {}
     if options.polygons:
         layer = write_polygons(
-            found.path, found.path.with_suffix(".gpkg"), confidence=found.confidence_path, minimum_area_m2=options.minimum_area_m2
+            found.path,
+            found.path.with_suffix(".gpkg"),
+            confidence=found.confidence_path,
+            minimum_area_m2=options.minimum_area_m2,
+            overwrite=options.overwrite,
         )
         written["polygons"] = layer.path
     if options.stac:
@@ -46,12 +73,14 @@ def write_beside(found: ScenePrediction, scenes: Sequence[Path], options: Predic
             extras.append(("polygons", written["polygons"], GEOPACKAGE, "Land cover as polygons"))
         first, last = _taken(scenes, options.datetime_pattern)
         provenance = {"scenes": [scene.name for scene in scenes], **run_provenance(options.model)}
-        written["STAC item"] = write_stac_item(found.path, extras=extras, start=first, end=last, provenance=provenance)
+        written["STAC item"] = write_stac_item(
+            found.path, extras=extras, start=first, end=last, provenance=provenance, overwrite=options.overwrite
+        )
     return written
 
 
 def _taken(scenes: Sequence[Path], pattern: str | None) -> tuple[datetime | None, datetime | None]:
-    """First and last day on which the scenes were taken; None unless the day of each is known."""
+    """The day on which the scenes were taken, or the beginning of the first and the end of the last; None unless all are known."""
     from tilth.prediction.dates import scene_date
 
     days = [scene_date(str(scene), pattern) for scene in scenes]
@@ -59,4 +88,4 @@ def _taken(scenes: Sequence[Path], pattern: str | None) -> tuple[datetime | None
     if len(known) < len(days):
         return None, None
     first, last = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (known[0], known[-1]))
-    return first, last
+    return (first, last) if first == last else (first, last + timedelta(days=1, seconds=-1))

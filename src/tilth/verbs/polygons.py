@@ -24,19 +24,27 @@ class PolygonsOptions(PatchConfig):
     map: Path = pydantic.Field(json_schema_extra={"positional": True}, description="map of class ids, .tif")
     out: Path = pydantic.Field(description="GeoPackage to write, .gpkg")
     confidence: Path | None = pydantic.Field(
-        None, description="raster of confidence in percent; by default the one beside the map, if there is one"
+        None, description="raster of confidence in percent; by default the one that was predicted with the map, beside it"
     )
+    overwrite: bool = pydantic.Field(False, description="replace a GeoPackage that holds something else than polygons of a map")
 
 
 @verb("polygons", PolygonsOptions)
-def polygons(options: PolygonsOptions, _console: Console) -> Result:
+def polygons(options: PolygonsOptions, console: Console) -> Result:
     """Turn a map into polygons: class, ground area, confidence; small ones merged."""
+    from tilth.prediction.beside import confidence_beside
     from tilth.prediction.polygons import write_polygons
 
-    beside = options.map.with_name(f"{options.map.stem}_confidence{options.map.suffix}")
-    confidence = options.confidence or (beside if beside.is_file() else None)
+    beside, why_not = (None, None) if options.confidence is not None else confidence_beside(options.map)
+    if why_not is not None:
+        console.warn(f"the confidence beside the map is left out: {why_not}")
     found = write_polygons(
-        options.map, options.out, confidence=confidence, minimum_area_m2=options.minimum_area_m2, sieve_pixels=options.sieve_pixels
+        options.map,
+        options.out,
+        confidence=options.confidence or beside,
+        minimum_area_m2=options.minimum_area_m2,
+        sieve_pixels=options.sieve_pixels,
+        overwrite=options.overwrite,
     )
     areas = ", ".join(f"{name} {area / 10_000:.2f} ha" for name, area in found.area_m2.items())
     return Result(

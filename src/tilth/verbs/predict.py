@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import DataError, InterruptedRunError, MissingFileError, UsageError
-from tilth.verbs.beside_map import write_beside
+from tilth.verbs.beside_map import refuse_taken, write_beside
 from tilth.verbs.console import Console
 from tilth.verbs.predict_options import PredictOptions
 from tilth.verbs.registry import Result, verb
@@ -38,6 +38,7 @@ def predict(options: PredictOptions, console: Console) -> Result:
         raise MissingFileError(f"{options.area}: no such file")
     scenes = _in_period(_listed(options.scenes), options, console)
     targets = _targets(scenes, options)
+    refuse_taken(list(targets), scenes, options)
     for scene in scenes:
         # Before the model is loaded: a wrong third scene must not cost the time of the first two.
         read_info(str(scene))
