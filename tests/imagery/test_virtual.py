@@ -154,6 +154,27 @@ def test_no_data_in_one_band_is_no_data_when_warped_as_it_is_when_read_directly(
         assert np.array_equal(warped_pixels.data, values.repeat(2, axis=1).repeat(2, axis=2))
 
 
+@pytest.mark.parametrize(("crs", "pixel"), [("EPSG:32632", 10.0), (UTM, 7.0), (UTM, 25.0)])
+def test_a_warped_raster_reads_the_same_in_windows_as_whole(tmp_path, crs, pixel):
+    path, values = raster(tmp_path / "a.tif", count=2, size=(150, 180), nodata=0)
+    values[0, 40:60, 50:80] = 0
+    write_raster(path, values, crs=UTM, transform=GRID, nodata=0)
+    (left,), (top,) = transform(UTM, crs, [500_100.0], [4_999_900.0])
+    shape = (round(1200 / pixel), round(1400 / pixel))
+    like, _ = raster(tmp_path / "like.tif", size=shape, crs=crs, grid=(pixel, 0.0, left, 0.0, -pixel, top))
+    path = str(write_warped(tmp_path / "w.vrt", path, like=like, resampling="bilinear"))
+    whole = read_pixels(path)
+    assert whole.valid.any()
+    assert not whole.valid.all()
+    for row in range(0, shape[0], 17):
+        for column in range(0, shape[1], 23):
+            window = Window(column, row, min(23, shape[1] - column), min(17, shape[0] - row))
+            part = read_pixels(path, window)
+            place = np.s_[row : row + window.height, column : column + window.width]
+            assert np.array_equal(part.valid, whole.valid[place])
+            assert np.array_equal(part.data, whole.data[:, *place])
+
+
 def test_plain_images_of_one_size_stack_by_pixels(tmp_path):
     values = DRAW.integers(0, 255, (12, 20, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")

@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tilth.catalog import uris
 from tilth.catalog.config import SplitConfig
@@ -94,15 +92,19 @@ def _places(catalog: Catalog) -> list[str]:
     locations = catalog.column("location_id")
     if not any(locations):
         return files
-    # A file may show several places, and a place lies in several files: what hangs together is one block.
-    numbers: dict[str, int] = {}
-    ends = [(f"file {file}", f"{_AT}{location}" if location else f"file {file}") for file, location in zip(files, locations, strict=True)]
-    pairs = np.array([[numbers.setdefault(name, len(numbers)) for name in pair] for pair in ends], dtype=np.int64)
-    _, groups = connected_components(coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(numbers), len(numbers))), directed=False)
-    names: dict[int, str] = {}
-    for name in sorted(numbers, key=lambda name: (not name.startswith(_AT), name)):
-        names.setdefault(groups[numbers[name]], name)
-    return [names[groups[number]].removeprefix("file ") for number in pairs[:, 0].tolist()]
+    # A file may show several places, and a place lies in several files: what hangs together is one block, called by its first place.
+    above: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while (upper := above.setdefault(name, name)) != name:
+            above[name] = name = above[upper]
+        return name
+
+    for file, location in zip(files, locations, strict=True):
+        if location:
+            first, second = sorted((find(f"file {file}"), find(f"{_AT}{location}")), key=lambda name: (not name.startswith(_AT), name))
+            above[second] = first
+    return [find(f"file {file}").removeprefix("file ") for file in files]
 
 
 def _files(catalog: Catalog) -> list[str]:

@@ -66,6 +66,9 @@ def withdraw(file: Path) -> None:
     """
     try:
         file.unlink(missing_ok=True)
+    except NotADirectoryError:
+        # Nothing lies below a file; who writes there next says so.
+        return
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise TilthError(f"{file}: cannot be replaced: {reason}; choose another folder") from error

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tilth.imagery.area import Transform, pixel_size_m
 from tilth.imagery.raster import RasterInfo, Window
-
-Transform = tuple[float, float, float, float, float, float]
-"""Affine coefficients (a, b, c, d, e, f) from pixel to CRS coordinates."""
 
 _TOLERANCE_PX = 0.01
 """The far corners may differ by so much of a pixel: writers round."""
@@ -68,3 +66,25 @@ def window_transform(transform: Transform, window: Window) -> Transform:
     a, b, _, d, e, _ = transform
     x, y = map_position(transform, window.column, window.row)
     return a, b, x, d, e, y
+
+
+def pixel_ratio(source: RasterInfo, grid: RasterInfo) -> tuple[float, float]:
+    """Tell how large the pixels of a raster are on another grid: what smoothing follows when it is resampled.
+
+    Args:
+        source: header of the raster, with a transform.
+        grid: header of the grid, with a transform.
+
+    Returns:
+        Pixels of the grid that a pixel of the source is wide and high, measured on the ground in the middle of both.
+    """
+    (source_wide, source_high), (wide, high) = _pixel_sides(source), _pixel_sides(grid)
+    return source_wide / wide, source_high / high
+
+
+def _pixel_sides(info: RasterInfo) -> tuple[float, float]:
+    """Width and height of a pixel: in metres on the ground, or in units of a CRS without a place on the Earth."""
+    assert info.transform is not None
+    found = None if info.crs is None else pixel_size_m(info.width, info.height, info.crs, info.transform)
+    a, b, _, d, e, _ = info.transform
+    return found or (math.hypot(a, d), math.hypot(b, e))

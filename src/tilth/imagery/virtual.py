@@ -21,7 +21,7 @@ import numpy as np
 
 from tilth.errors import DataError, UnreadableFileError, UsageError
 from tilth.imagery.gdal import rasterio_module
-from tilth.imagery.grid import grid_difference
+from tilth.imagery.grid import grid_difference, pixel_ratio
 from tilth.imagery.made_from import remove_unused_parts, write_virtual
 from tilth.imagery.raster import RasterInfo
 from tilth.imagery.read import read_info
@@ -41,6 +41,7 @@ _VRT_TYPES = {
 }
 _REMOTE_FOLDERS = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _ARRAYS = ".npy"
+_MAXIMUM_ERROR = re.compile(r"<MaxError>[^<]*</MaxError>")
 _UNIFIED = re.compile(r'<Option name="UNIFIED_SRC_NODATA">[^<]*</Option>')
 _SOURCE = re.compile(r'<SourceDataset relativeToVRT="[01]">.*?</SourceDataset>', re.DOTALL)
 
@@ -194,9 +195,14 @@ def _warped_xml(info: RasterInfo, grid: RasterInfo, place: Path, resampling: Res
         text = str(warped.tags(ns="xml:VRT")["xml:VRT"])
     # Left as it is, a pixel without data in some bands only would count as data, and 0 would turn into 1 where 0 means "no data".
     text = _UNIFIED.sub('<Option name="UNIFIED_SRC_NODATA">NO</Option>', text)
+    # An approximate transformer places pixels a little otherwise in every window that is read.
+    text = _MAXIMUM_ERROR.sub("<MaxError>0</MaxError>", text)
+    # Left to GDAL, they are guessed anew from every window that is read, and pixels would depend on how they are read.
+    across, down = pixel_ratio(info, grid)
+    scales = f'<Option name="XSCALE">{across:.9g}</Option><Option name="YSCALE">{down:.9g}</Option>'
     relative, path = _reference(name, place.parent)
     # A function, so that backslashes of a path are not taken for escapes.
-    return _SOURCE.sub(lambda _: f'<SourceDataset relativeToVRT="{relative}">{escape(path)}</SourceDataset>', text)
+    return _SOURCE.sub(lambda _: f'{scales}<SourceDataset relativeToVRT="{relative}">{escape(path)}</SourceDataset>', text)
 
 
 def _stack_xml(parts: Sequence[_Part], grid: RasterInfo, folder: Path, dtype: str | None) -> str:
