@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -241,13 +241,21 @@ def _opened_raster(uri: str) -> Iterator[_Opened]:
         with environment:
             yield _opened(uri, key, rasterio)
     except rasterio.errors.RasterioError as error:
-        _kept().pop(key, None)
+        _let_go(key)
         reason = " ".join(str(error.__cause__ or error).split())
         if "://" in uri and ("404" in reason or "does not exist" in reason):
             raise MissingFileError(f"{uri}: no such file: {reason}") from None
         if Path(uri).is_dir():
             raise UnreadableFileError(f"{uri}: is a folder; give a raster that lies in it") from None
         raise UnreadableFileError(f"{uri}: cannot be read, truncated, damaged or of an unknown format: {reason}") from None
+
+
+def _let_go(key: tuple[Any, ...]) -> None:
+    """Close a dataset that failed at once: left to the garbage collector, its last words would end in whatever GDAL call runs then."""
+    lost = _kept().pop(key, None)
+    if lost is not None:
+        with suppress(Exception):
+            lost.dataset.close()
 
 
 def _keep_quiet(rasterio: ModuleType) -> None:
