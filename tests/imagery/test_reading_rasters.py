@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 from tilth.errors import DataError, MissingFileError, UnreadableFileError
 from tilth.imagery import gdal
 from tilth.imagery.read import Window, read_info, read_label, read_overview, read_pixels
+from tilth.imagery.write import write_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -217,3 +218,20 @@ def test_threads_read_the_same_file_at_once(tmp_path):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_raster_that_failed_leaves_its_error_to_no_other(tmp_path):
+    sound = write_raster(
+        tmp_path / "sound.tif", np.ones((1, 8, 8), np.uint8), crs="EPSG:32631", transform=(10, 0, 500_000, 0, -10, 5_000_000)
+    )
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">gone.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+    lost = tmp_path / "lost.vrt"
+    lost.write_text(
+        f'<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand></VRTDataset>'
+    )
+    read_info(str(sound))
+    for _ in range(3):
+        with pytest.raises(UnreadableFileError, match=r"lost\.vrt"):
+            read_pixels(str(lost))
+        # Its handle was kept open, so nothing is opened that would clear the error.
+        assert read_info(str(sound)).count == 1

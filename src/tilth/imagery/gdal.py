@@ -251,11 +251,14 @@ def _opened_raster(uri: str) -> Iterator[_Opened]:
 
 
 def _let_go(key: tuple[Any, ...]) -> None:
-    """Close a dataset that failed at once: left to the garbage collector, its last words would end in whatever GDAL call runs then."""
+    """Forget a dataset that failed, and the error it left with GDAL: the next call in this thread would end in it, whatever its file."""
     lost = _kept().pop(key, None)
-    if lost is not None:
-        with suppress(Exception):
-            lost.dataset.close()
+    if lost is None:
+        return
+    with suppress(Exception):
+        lost.dataset.colorinterp  # noqa: B018 - raises what is left, which clears it
+    with suppress(Exception):
+        lost.dataset.close()
 
 
 def _keep_quiet(rasterio: ModuleType) -> None:
