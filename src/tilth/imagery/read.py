@@ -135,7 +135,7 @@ def _reader(uri: str) -> str:
         return "packed"
     try:
         # Small windows are read in less time than path objects take.
-        mode = os.stat(uri).st_mode  # noqa: PTH116
+        mode = os.stat(uri).st_mode  # noqa: PTH116 - asked at every read; a path object takes longer
     except (OSError, ValueError):
         if _REMOTE.match(uri):
             return "raster"
@@ -143,7 +143,7 @@ def _reader(uri: str) -> str:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         # Opening a pipe waits for ever.
         raise UnreadableFileError(f"{uri}: is a pipe or a device; rasters are read in any order, so give a file")
-    suffix = os.path.splitext(uri)[1].lower()  # noqa: PTH122
+    suffix = os.path.splitext(uri)[1].lower()  # noqa: PTH122 - as above
     if suffix == ".npy":
         return "array"
     return "image" if suffix in plain.IMAGE_SUFFIXES and not plain.is_deep_colour_png(Path(uri)) else "raster"
