@@ -95,7 +95,7 @@ def test_folder_is_plain_json_beside_plain_weights(tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep" / "model").iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "deep" / "model" / "config.json").read_text())
     assert config["model_type"] == "tilth-segmenter"
-    assert config["schema_version"] == 1
+    assert config["schema_version"] == 2
     assert config["network"]["encoder"] == NETWORK.encoder
     assert [item["name"] for item in config["scheme"]["classes"]] == ["water", "trees", "soil"]
     assert [band["name"] for band in config["sensor"]["bands"]] == ["red", "green", "blue"]

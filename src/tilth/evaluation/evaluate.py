@@ -169,7 +169,7 @@ def validation_scores(
 
 def describe_model(segmenter: Segmenter) -> str:
     """Name a model by its network: ``resnet18 + unet``."""
-    return f"{segmenter.config.network.encoder} + {segmenter.config.network.decoder}"
+    return segmenter.config.network.title
 
 
 def _pictures(

@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
 from tilth.classes import ClassScheme
 from tilth.config import Config
+from tilth.errors import suggest
+from tilth.models.named import NAMES
 from tilth.sensors import Sensor
 
-MODEL_SCHEMA_VERSION = 1
+MODEL_SCHEMA_VERSION = 2
+"""Version 2 added named networks; version 1 reads as it did."""
 
-Decoder = Literal["unet", "fpn", "deeplabv3plus", "upernet"]
+Decoder = Literal["unet", "fpn", "pspnet", "deeplabv3plus", "upernet"]
+
+
+class NetworkSpec(Config):
+    """A network by name: all that is needed to build it again. What :func:`tilth.models.create` was called with."""
+
+    name: str
+    in_channels: int | tuple[int, ...]
+    num_classes: int
+    image_size: int
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 class NetworkConfig(Config):
-    """Which network: a timm encoder and a segmentation-models-pytorch decoder."""
+    """Which network: one with a name, or an encoder of timm with a decoder."""
 
-    encoder: str = pydantic.Field(
-        "resnet18", description="name of a timm model that yields feature maps, such as resnet50 or convnext_tiny"
+    name: str | None = pydantic.Field(
+        None, description="a published network, such as upernet_vit_b; tilth models lists them; instead of encoder and decoder"
     )
-    decoder: Decoder = pydantic.Field("unet", description="decoder of segmentation-models-pytorch")
+    encoder: str | None = pydantic.Field(
+        None, description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ...; resnet18 if nothing is said"
+    )
+    decoder: Decoder | None = pydantic.Field(None, description="what turns its feature maps into a map; unet if nothing is said")
+    image_size: int = pydantic.Field(
+        512, ge=16, description="side that position embeddings are made for; other sizes are interpolated; matters to transformers only"
+    )
     pretrained: bool = pydantic.Field(
-        False, description="start the encoder from timm's published weights; needs a network or a filled cache"
+        False, description="start a timm encoder from its published weights; needs a network or a filled cache"
     )
     options: dict[str, Any] = pydantic.Field(
-        default_factory=dict, description="further options of the decoder, such as decoder_channels for unet or decoder_dropout for fpn"
+        default_factory=dict, description="further options of the network, such as decoder_channels for unet or drop_path for ViT"
     )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") is None:
+            return values | {"encoder": values.get("encoder") or "resnet18", "decoder": values.get("decoder") or "unet"}
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name is None:
+            return self
+        if self.encoder is not None or self.decoder is not None:
+            raise ValueError(f"name={self.name} is a whole network; leave encoder and decoder out, or the name")
+        if self.name not in NAMES:
+            raise ValueError(f"no network is called {self.name!r}; {suggest(self.name, NAMES)}")
+        if NAMES[self.name].kind != "segmentation":
+            raise ValueError(f"{self.name} is a {NAMES[self.name].kind} network, which does not turn one image into one map")
+        if self.pretrained:
+            raise ValueError(f"pretrained is for encoders of timm; {self.name} starts from a file: initial_weights=FILE")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What to call it in a few words."""
+        return self.name or f"{self.encoder} + {self.decoder}"
 
 
 class SegmenterConfig(Config):

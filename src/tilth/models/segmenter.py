@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tilth import seeds
 from tilth.augment.normalise import normalise
@@ -19,8 +18,9 @@ from tilth.config import describe
 from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileError
 from tilth.imagery.write import write_json
 from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
-from tilth.models.networks import STRIDE, build_network
-from tilth.models.weights import save_tensors
+from tilth.models.network import SegmentationNetwork
+from tilth.models.networks import build_network
+from tilth.models.tensors import save_tensors
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
@@ -35,7 +35,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         config: network, sensor and class scheme; all that prediction needs besides the weights.
-        network: module with parts ``encoder``, ``decoder`` and ``segmentation_head``.
+        network: parts ``encoder``, ``decoder`` and ``segmentation_head``.
 
     Example:
         >>> from tilth.classes import ClassScheme, LandClass
@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
         (1, 2, 50, 70)
     """
 
-    def __init__(self, config: SegmenterConfig, network: nn.Module) -> None:
+    def __init__(self, config: SegmenterConfig, network: SegmentationNetwork) -> None:
         super().__init__()
         self.config = config
         self.network = network
@@ -63,13 +63,12 @@ class Segmenter(nn.Module):
         return self.config.scheme
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Turn images (B, C, H, W), sides multiples of 32, into feature maps, finest first."""
-        return list(cast("nn.Module", self.network.encoder)(image))
+        """Turn images (B, C, H, W), sides multiples of what the network takes, into feature maps, finest first."""
+        return self.network.encode(image)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Turn feature maps into logits (B, K, H, W) at the size of the encoded image."""
-        decoded = cast("nn.Module", self.network.decoder)(features)
-        return cast("Tensor", cast("nn.Module", self.network.segmentation_head)(decoded))
+        return self.network.decode(features)
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute class logits.
@@ -88,11 +87,7 @@ class Segmenter(nn.Module):
                 f"got an image of shape {tuple(image.shape)}; sensor {self.sensor.name!r} has {len(self.sensor)} bands: "
                 f"expected (B, {len(self.sensor)}, H, W)"
             )
-        height, width = image.shape[-2:]
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        return self.decode(self.encode(image))[..., :height, :width]
+        return cast("Tensor", self.network(image))
 
     def normalise(self, stored: Tensor, valid: Tensor | None = None) -> Tensor:
         """Turn stored values (B, C, H, W) into network input; see :func:`tilth.augment.normalise.normalise`."""

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tilth.errors import UnreadableFileError
-from tilth.models.weights import save_tensors
+from tilth.models.tensors import save_tensors
 
 CHECKPOINT_VERSION = 1
 _TENSOR = "__tensor__"

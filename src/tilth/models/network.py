@@ -1,0 +1,60 @@
+"""The shape of every network that turns one image into one map: encoder, decoder, head, and sides that fit them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SegmentationNetwork(nn.Module):
+    """Encoder, decoder and segmentation head; images of any size are padded to what they take, and the result is cut back.
+
+    Attributes:
+        encoder: (B, C, H, W) -> list of feature maps, finest first.
+        decoder: that list -> one map (B, c, h, w).
+        segmentation_head: that map -> logits (B, K, H, W) of the padded image's size.
+        divisor: sides inside must be multiples of this many pixels.
+        minimum: smallest side inside, a multiple of ``divisor``.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, segmentation_head: nn.Module, *, divisor: int, minimum: int = 0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.segmentation_head = segmentation_head
+        self.divisor = divisor
+        self.minimum = minimum
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Turn images (B, C, H, W), sides as :func:`pad_to_multiple` leaves them, into feature maps, finest first."""
+        return list(self.encoder(image))
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Turn feature maps into logits (B, K, H, W) at the size of the encoded image."""
+        return cast("Tensor", self.segmentation_head(self.decoder(features)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute logits.
+
+        Args:
+            image: float (B, C, H, W), normalised; any H and W.
+
+        Returns:
+            Logits float (B, K, H, W).
+        """
+        height, width = image.shape[-2:]
+        return self.decode(self.encode(pad_to_multiple(image, self.divisor, self.minimum)))[..., :height, :width]
+
+
+def pad_to_multiple(image: Tensor, divisor: int, minimum: int = 0) -> Tensor:
+    """Repeat the lower and right border of images (..., C, H, W) until sides are multiples of ``divisor`` and at least ``minimum``.
+
+    Returns:
+        The image itself where nothing is to be added.
+    """
+    height, width = image.shape[-2:]
+    bottom = max(height + -height % divisor, minimum) - height
+    right = max(width + -width % divisor, minimum) - width
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
