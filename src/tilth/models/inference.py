@@ -40,6 +40,9 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 }
 """Names of precisions and what autocast computes in; softmax and blending are always float32."""
 
+_SUMMED_TOGETHER = 2**17
+"""Probabilities computed in one go on a CPU."""
+
 
 class PixelClassifier(Protocol):
     """What inference needs of a :class:`tilth.models.segmenter.Segmenter`."""
@@ -173,11 +176,16 @@ def add_windows(
     together = 1 if total.device.type == "cpu" else batch_size
 
     def add(logits: list[Tensor], batch: Sequence[tuple[int, int]]) -> None:
-        for (row, column), one in zip(batch, _mean_softmax(logits, views).mul_(weights), strict=False):
+        for index, (row, column) in enumerate(batch):
             left, right = max(column - shift, 0), min(column - shift + window, total.shape[2])
-            bottom = min(row + window, total.shape[1])
-            if left < right and row < bottom:
-                total[:, row:bottom, left:right] += one[:, : bottom - row, left + shift - column : right + shift - column]
+            if left >= right:
+                continue
+            columns = slice(left + shift - column, right + shift - column)
+            for first, part in _probabilities([view[index] for view in logits], views):
+                high = min(part.shape[1], total.shape[1] - row - first)
+                if high > 0:
+                    part.mul_(weights[first : first + part.shape[1]])
+                    total[:, row + first : row + first + high, left:right] += part[:, :high, columns]
 
     pending: Future[None] | None = None
     for first in range(0, len(positions), together):
@@ -264,9 +272,21 @@ def _logits(
         return [segmenter(look(image, view).contiguous(memory_format=layout)) for view in views]
 
 
-def _mean_softmax(logits: list[Tensor], views: Sequence[View]) -> Tensor:
-    """Mean of the softmax probabilities of views, each laid back: float32 (B, K, w, w), whole planes; the caller may write into it."""
-    mean, *others = (look_back(one.to(torch.float32).contiguous().softmax(dim=1), view) for one, view in zip(logits, views, strict=True))
-    for other in others:
-        mean += other
-    return mean.div_(len(views)) if others else mean
+def _probabilities(logits: list[Tensor], views: Sequence[View]) -> Iterator[tuple[int, Tensor]]:
+    """Mean of the softmax probabilities of views of one window, logits (K, w, w) each, laid back.
+
+    Yields:
+        First row, and float32 (K, h, w) that the caller may write into: some rows at a time on a CPU, whose memory is asked for again and
+        again in small pieces at a third of what large ones cost.
+    """
+    if len(views) > 1:
+        mean, *others = (look_back(one.to(torch.float32).contiguous().softmax(dim=0), view) for one, view in zip(logits, views, strict=True))
+        for other in others:
+            mean += other
+        yield 0, mean.div_(len(views))
+        return
+    plain = logits[0]
+    count, height, width = plain.shape
+    rows = max(1, _SUMMED_TOGETHER // (count * width)) if plain.device.type == "cpu" else height
+    for first in range(0, height, rows):
+        yield first, plain[:, first : first + rows].to(torch.float32).contiguous().softmax(dim=0)
