@@ -1,0 +1,1 @@
+"""Encoders that look at an image as a grid of tokens."""
