@@ -40,15 +40,15 @@ NAMES: dict[str, Named] = {
     },
     **{
         f"upernet_vit_{size}_rvsa": Named(
-            "segmentation", f"{_S5}:upernet_vit_rvsa", f"ViT-{_SIZES[size]} with rotated windows and UperNet (S5)", {"size": size}
+            "segmentation", f"{_S5}_windows:upernet_vit_rvsa", f"ViT-{_SIZES[size]} with rotated windows and UperNet (S5)", {"size": size}
         )
         for size in ("b", "l")
     },
-    "upernet_swin_t": Named("segmentation", f"{_S5}:upernet_swin", "Swin-T with UperNet (S5)"),
+    "upernet_swin_t": Named("segmentation", f"{_S5}_windows:upernet_swin", "Swin-T with UperNet (S5)"),
     **{
         f"deeplabv3plus_resnet{depth}": Named(
             "segmentation",
-            f"{_S5}:deeplabv3plus_resnet",
+            f"{_S5}_resnet:deeplabv3plus_resnet",
             f"ResNet-{depth} of three-convolution stem with DeepLabV3+ (S5)",
             {"depth": depth},
         )
