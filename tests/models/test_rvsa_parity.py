@@ -123,7 +123,7 @@ def test_tables_are_resized_to_images_of_other_sizes() -> None:
             as_map = state[name].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
             state[name] = F.interpolate(as_map, size=(7, 7), mode="bicubic").flatten(2).transpose(1, 2)
         elif tensor.shape != state[name].shape:
-            state[name] = F.interpolate(state[name].T[None], size=13, mode="linear")[0].T
+            state[name] = F.interpolate(state[name].T[None, :, :, None], size=(13, 1), mode="bicubic")[0, :, :, 0].T
     large.load_state_dict(state)
     image = torch.randn(1, 3, 112, 112)
     with torch.no_grad():

@@ -199,6 +199,8 @@ class TestAttention:
         assert [layer.runs for layer in layers] == [2, 2, 2, 2]
         run_blocks(layers.eval(), torch.ones(2, 3), (0, 1, 1, 2), True)[-1].sum().backward()
         assert [layer.runs for layer in layers] == [3, 3, 3, 2]
+        run_blocks(layers.train(), torch.ones(2, 3), (0, 1, 1, 2), False)[-1].sum().backward()
+        assert [layer.runs for layer in layers] == [4, 4, 4, 2]
 
     def test_a_used_class_token_takes_part_and_leaves_no_trace_in_the_maps(self) -> None:
         network = encoder(class_slot="used", pyramid=False).eval()
@@ -208,6 +210,16 @@ class TestAttention:
         with torch.no_grad():
             network.class_token += 1
         assert not torch.equal(network(image)[0], before[0])
+
+    def test_behind_a_class_token_each_patch_stays_in_its_place(self) -> None:
+        """With layers that add nothing, the maps are the patches and their positions."""
+        network = encoder(class_slot="used", pyramid=False).eval()
+        for block in network.blocks.children():
+            for part in ("attention.projection", "feed_forward.contract"):
+                nn.init.zeros_(block.get_parameter(f"{part}.weight"))
+        image = torch.randn(1, 3, 64, 64)
+        positions = network.position_embedding.reshape(1, 4, 4, 32).permute(0, 3, 1, 2)
+        torch.testing.assert_close(network(image)[3], network.patch_embedding(image) + positions)
 
 
 class TestDropPath:
@@ -263,12 +275,13 @@ class TestUperNet:
         with pytest.raises(ConfigError, match="two scales or more"):
             UperNet([8])
 
-    def test_logits_are_enlarged_with_corners_in_place(self) -> None:
-        head = ClassHead(4, 3).eval()
-        maps = torch.randn(1, 4, 6, 7)
-        logits, coarse = head(maps), head.convolution(maps)
-        assert tuple(logits.shape) == (1, 3, 24, 28)
-        torch.testing.assert_close(logits[..., ::23, ::27], coarse[..., ::5, ::6])
+    def test_logits_are_enlarged_with_the_centres_of_corner_pixels_in_place(self) -> None:
+        """So a slope stays one slope from corner to corner, with no flat margin."""
+        head = ClassHead(1, 1).eval()
+        nn.init.ones_(head.convolution.weight)
+        nn.init.zeros_(head.convolution.bias)
+        logits = head(torch.arange(6.0).expand(1, 1, 5, 6))
+        torch.testing.assert_close(logits, torch.linspace(0, 5, 24).expand(1, 1, 20, 24))
 
 
 @pytest.mark.parametrize(

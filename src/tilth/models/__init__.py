@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilth.models.create import available, create
+    from tilth.models.by_name import available, create
     from tilth.models.weights.load import load_weights, official_state_dict
 
 _HOMES = {
-    "create": "tilth.models.create",
-    "available": "tilth.models.create",
+    "create": "tilth.models.by_name",
+    "available": "tilth.models.by_name",
     "load_weights": "tilth.models.weights.load",
     "official_state_dict": "tilth.models.weights.load",
 }

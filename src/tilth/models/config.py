@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import pydantic
 
 from tilth.classes import ClassScheme
-from tilth.config import Config
+from tilth.config import Config, read_numbers
 from tilth.errors import suggest
 from tilth.models.named import NAMES
 from tilth.sensors import Sensor
@@ -32,7 +32,7 @@ class NetworkConfig(Config):
     """Which network: one with a name, or an encoder of timm with a decoder."""
 
     name: str | None = pydantic.Field(
-        None, description="a published network, such as upernet_vit_b; tilth models lists them; instead of encoder and decoder"
+        None, description="a published network, such as upernet_vit_b; tilth models list shows them; instead of encoder and decoder"
     )
     encoder: str | None = pydantic.Field(
         None, description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ...; resnet18 if nothing is said"
@@ -47,6 +47,11 @@ class NetworkConfig(Config):
     options: dict[str, Any] = pydantic.Field(
         default_factory=dict, description="further options of the network, such as decoder_channels for unet or drop_path for ViT"
     )
+
+    @pydantic.field_validator("options", mode="before")
+    @classmethod
+    def _numbers(cls, options: Any) -> Any:
+        return read_numbers(options)
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -30,14 +30,17 @@ class FusionNetwork(nn.Module):
 
     Attributes:
         bands: number of bands C of each branch, in the order of the results: ``s1``, ``s2`` and, of three branches, ``joint``.
+        encoders: by branch.
         layout: names under which such networks are published.
     """
 
     layout = "cromss-fusion"
 
-    def __init__(self, bands: dict[str, int]) -> None:
+    def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
+        """Take the encoders of networks, one for each branch; what follows them is up to the kind of fusion."""
         super().__init__()
         self.bands = bands
+        self.encoders = nn.ModuleDict({branch: network.encoder for branch, network in networks.items()})
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -50,7 +53,9 @@ class FusionNetwork(nn.Module):
         Raises:
             UsageError: there is no such branch.
         """
-        raise NotImplementedError
+        if branch not in self.bands:
+            raise UsageError(f"this network has no branch {branch!r}; {suggest(branch, self.bands)}")
+        return self.encoders[branch]
 
     def decode(self, features: list[Tensor], branch: str) -> Tensor:
         """Turn feature maps of a branch into its logits (B, K, H, W)."""
@@ -91,31 +96,20 @@ class FusionNetwork(nn.Module):
                 "bring both to one grid"
             )
 
-    def _known(self, branch: str) -> str:
-        if branch not in self.bands:
-            raise UsageError(f"this network has no branch {branch!r}; {suggest(branch, self.bands)}")
-        return branch
-
 
 class MidFusion(FusionNetwork):
     """An encoder for each branch; decoder and head, batch normalisation included, are shared.
 
     Attributes:
-        encoders: by branch.
         decoder: feature maps -> one map.
         segmentation_head: that map -> logits.
     """
 
     def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
         """Take the encoders of all networks, and decoder and head of the first."""
-        super().__init__(bands)
-        self.encoders = nn.ModuleDict({branch: network.encoder for branch, network in networks.items()})
+        super().__init__(bands, networks)
         first = networks[MODALITIES[0]]
         self.decoder, self.segmentation_head = first.decoder, first.segmentation_head
-
-    def encoder_of(self, branch: str) -> nn.Module:
-        """Get the encoder of a branch."""
-        return self.encoders[self._known(branch)]
 
     def decode(self, features: list[Tensor], branch: str) -> Tensor:
         """Turn feature maps of any branch into its logits (B, K, H, W)."""
@@ -124,23 +118,22 @@ class MidFusion(FusionNetwork):
 
 
 class LateFusion(FusionNetwork):
-    """A whole U-Net for each branch; nothing is shared.
+    """A whole network for each branch; nothing is shared.
 
     Attributes:
-        networks: by branch, each a :class:`tilth.models.network.SegmentationNetwork`.
+        decoders: by branch, feature maps -> one map.
+        heads: by branch, that map -> logits.
     """
 
     def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
-        super().__init__(bands)
-        self.networks = nn.ModuleDict(networks)
-
-    def encoder_of(self, branch: str) -> nn.Module:
-        """Get the encoder of a branch."""
-        return cast("SegmentationNetwork", self.networks[self._known(branch)]).encoder
+        """Take all of the networks."""
+        super().__init__(bands, networks)
+        self.decoders = nn.ModuleDict({branch: network.decoder for branch, network in networks.items()})
+        self.heads = nn.ModuleDict({branch: network.segmentation_head for branch, network in networks.items()})
 
     def decode(self, features: list[Tensor], branch: str) -> Tensor:
         """Turn feature maps of a branch into its logits (B, K, H, W), by the branch's own decoder."""
-        return cast("SegmentationNetwork", self.networks[branch]).decode(features)
+        return cast("Tensor", self.heads[branch](self.decoders[branch](features)))
 
 
 def fusion_bands(in_channels: int | Sequence[int], branches: int) -> dict[str, int]:

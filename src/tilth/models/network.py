@@ -7,6 +7,8 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tilth.errors import ConfigError
+
 
 class SegmentationNetwork(nn.Module):
     """Encoder, decoder and segmentation head; images of any size are padded to what they take, and the result is cut back.
@@ -58,3 +60,33 @@ def pad_to_multiple(image: Tensor, divisor: int, minimum: int = 0) -> Tensor:
     bottom = max(height + -height % divisor, minimum) - height
     right = max(width + -width % divisor, minimum) - width
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def set_checkpointing(network: nn.Module, on: bool) -> None:
+    """Let blocks compute their activations again in the backward pass instead of keeping them, or keep them.
+
+    Args:
+        network: parts with an attribute ``checkpointing`` (ours) or a method ``set_grad_checkpointing`` (timm's) are told, and not what is
+            inside them.
+        on: whether to.
+
+    Raises:
+        ConfigError: no part of the network can.
+    """
+    if not _tell(network, on):
+        raise ConfigError(
+            f"checkpointing: no part of this network ({type(network).__name__}) can; leave it off, or choose a transformer, a diffusion "
+            "network or an encoder of timm"
+        )
+
+
+def _tell(module: nn.Module, on: bool) -> bool:
+    """Tell a module, or what is inside if it does not know itself; returns whether anything was told."""
+    if hasattr(module, "checkpointing"):
+        setattr(module, "checkpointing", on)  # noqa: B010 - which modules have it, no type says
+        return True
+    if callable(tell := getattr(module, "set_grad_checkpointing", None)):
+        tell(on)
+        return True
+    told = [_tell(part, on) for part in module.children()]
+    return any(told)

@@ -7,12 +7,14 @@ Every network here is a :class:`tilth.models.network.SegmentationNetwork`: parts
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from tilth.errors import ConfigError, RunError, suggest
-from tilth.models.create import create
+from tilth.models.by_name import create
 from tilth.models.network import SegmentationNetwork
 
 if TYPE_CHECKING:
@@ -21,12 +23,18 @@ if TYPE_CHECKING:
 STRIDE = 32
 """Sides of windows are multiples of this many pixels; networks pad what they need beyond, and crop."""
 
+_SWIN = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+"""Modules of timm whose models take images of one size unless told otherwise."""
+
+_FURTHER = "encoder_options"
+
 
 def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> SegmentationNetwork:
     """Build a network with parts ``encoder``, ``decoder`` and ``segmentation_head``.
 
     Args:
-        config: which network, or which encoder and decoder.
+        config: which network, or which encoder and decoder. Plain ViTs of timm come with a feature pyramid and UperNet, all other encoders
+            with decoders of segmentation-models-pytorch.
         in_channels: bands C of the sensor. Published three-band stems are adapted by timm: weights repeated over the bands and rescaled.
         num_classes: classes K.
 
@@ -42,37 +50,112 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
         if not isinstance(named, SegmentationNetwork):
             raise ConfigError(f"network: {config.name} built {type(named).__name__}, which does not turn one image into one map")
         return named
+    from tilth.models.vision_transformers.timm_backbone import is_plain_vit
 
-    import segmentation_models_pytorch as smp
-    import timm
-
-    if not timm.is_model(str(config.encoder)):
-        raise ConfigError(f"network.encoder: timm has no model {config.encoder!r}; {_near(str(config.encoder), timm.list_models())}")
+    found = resolve(config)
+    # The published name knows where the weights are; timm's own name is all that a model folder needs.
+    wanted = str(config.encoder if config.pretrained else found.encoder)
+    build = _build_vit if is_plain_vit(str(found.encoder)) else _build_smp
     try:
-        network = smp.create_model(
-            config.decoder,
-            encoder_name=f"tu-{config.encoder}",
-            encoder_weights=True if config.pretrained else None,
-            in_channels=in_channels,
-            classes=num_classes,
-            **config.options,
-        )
+        return build(found, wanted, in_channels, num_classes)
+    except ConfigError:
+        raise
     except (TypeError, KeyError, ValueError, AssertionError) as error:
-        _blame_option(config, str(error))
+        _blame_option(found, str(error))
         raise ConfigError(
-            f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {error}"
+            f"network: {config.encoder} with {config.decoder} and options {config.options} cannot be built: {_one_line(error)}"
         ) from None
     except (RuntimeError, OSError) as error:
         if not config.pretrained:
-            raise ConfigError(f"network: {config.encoder} gives no feature maps that {config.decoder} can use: {error}") from None
+            raise ConfigError(
+                f"network: {config.encoder} gives no feature maps that {config.decoder} can use: {_one_line(error)}"
+            ) from None
         raise RunError(
-            f"network: weights of {config.encoder!r} could not be fetched ({error}); set network.pretrained=false or fill the cache"
+            f"network: weights of {config.encoder!r} could not be fetched ({_one_line(error)}); "
+            "set network.pretrained=false or fill the cache"
         ) from None
+
+
+def resolve(config: NetworkConfig) -> NetworkConfig:
+    """Say the same so that nothing need be looked up: ``hf-hub:`` and ``local-dir:`` names become timm's own, with arguments.
+
+    Raises:
+        ConfigError: no such encoder.
+        RunError: the name is published elsewhere and cannot be looked up.
+    """
+    import timm
+
+    name = config.encoder
+    if name is None:
+        return config
+    options = dict(config.options)
+    if ":" in name:
+        name, arguments = _look_up(name)
+        if arguments:
+            options[_FURTHER] = {**arguments, **options.get(_FURTHER, {})}
+    if not timm.is_model(name):
+        raise ConfigError(f"network.encoder: timm has no model {name!r}; {_near(name, timm.list_models())}")
+    return config.model_copy(update={"encoder": name, "options": options})
+
+
+def _look_up(published: str) -> tuple[str, dict[str, Any]]:
+    """Find timm's own name, and the arguments of the model, of what lies on the hub or in a folder."""
+    import timm.models
+
+    try:
+        source, place = timm.models.parse_model_name(published)
+    except ValueError as error:
+        raise ConfigError(f"network.encoder: {published!r}: {_one_line(error)}") from None
+    try:
+        if source == "hf-hub":
+            _, name, arguments = timm.models.load_model_config_from_hf(place)
+        else:
+            tree = json.loads((Path(place) / "config.json").read_text(encoding="utf-8"))
+            name, arguments = tree["architecture"], tree.get("model_args")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"network.encoder: {published!r} cannot be looked up ({_one_line(error)}); give timm's own name and initial_weights=FILE"
+        ) from None
+    return str(name), dict(arguments or {})
+
+
+def _build_vit(config: NetworkConfig, encoder: str, in_channels: int, num_classes: int) -> SegmentationNetwork:
+    from tilth.models.vision_transformers.timm_backbone import upernet_timm_vit
+
+    if config.decoder != "upernet":
+        raise ConfigError(
+            f"network: {config.encoder} is a plain vision transformer, whose maps are of one scale; "
+            f"network.decoder=upernet makes four of them, {config.decoder} cannot"
+        )
+    return upernet_timm_vit(
+        encoder,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        image_size=config.image_size,
+        pretrained=config.pretrained,
+        **config.options,
+    )
+
+
+def _build_smp(config: NetworkConfig, encoder: str, in_channels: int, num_classes: int) -> SegmentationNetwork:
+    import segmentation_models_pytorch as smp
+    import timm.models
+
+    further = {"strict_img_size": False} if timm.models.is_model_in_modules(str(config.encoder), _SWIN) else {}
+    options = dict(config.options)
+    network = smp.create_model(
+        config.decoder,
+        encoder_name=f"tu-{encoder}",
+        encoder_weights=True if config.pretrained else None,
+        in_channels=in_channels,
+        classes=num_classes,
+        **(further | options.pop(_FURTHER, {}) | options),
+    )
     parts = [getattr(network, part, None) for part in ("encoder", "decoder", "segmentation_head")]
-    encoder, decoder, head = (part if isinstance(part, nn.Module) else None for part in parts)
-    if encoder is None or decoder is None or head is None:
+    maps, decoder, head = (part if isinstance(part, nn.Module) else None for part in parts)
+    if maps is None or decoder is None or head is None:
         raise ConfigError(f"network: {config.decoder!r} built {type(network).__name__}, which lacks encoder, decoder or segmentation_head")
-    return SegmentationNetwork(encoder, decoder, head, divisor=STRIDE)
+    return SegmentationNetwork(maps, decoder, head, divisor=STRIDE)
 
 
 def _blame_option(config: NetworkConfig, complaint: str) -> None:
@@ -81,16 +164,29 @@ def _blame_option(config: NetworkConfig, complaint: str) -> None:
     Raises:
         ConfigError: the complaint is about an option that the decoder does not have; names those that it has.
     """
-    import segmentation_models_pytorch as smp
-
-    decoders = {"unet": smp.Unet, "fpn": smp.FPN, "pspnet": smp.PSPNet, "deeplabv3plus": smp.DeepLabV3Plus, "upernet": smp.UPerNet}
-    known = [name for name in inspect.signature(decoders[str(config.decoder)]).parameters if name.startswith("decoder_")]
+    known = _known_options(config)
     for name in config.options:
         if name not in known and f"unexpected keyword argument {name!r}" in complaint:
             raise ConfigError(f"network.options.{name}: {config.decoder} on {config.encoder} takes no such option; {suggest(name, known)}")
+
+
+def _known_options(config: NetworkConfig) -> list[str]:
+    import segmentation_models_pytorch as smp
+
+    from tilth.models.vision_transformers.timm_backbone import is_plain_vit, upernet_timm_vit
+
+    if is_plain_vit(str(config.encoder)):
+        given = {"encoder", "in_channels", "num_classes", "image_size", "pretrained"}
+        return [name for name in inspect.signature(upernet_timm_vit).parameters if name not in given]
+    decoders = {"unet": smp.Unet, "fpn": smp.FPN, "pspnet": smp.PSPNet, "deeplabv3plus": smp.DeepLabV3Plus, "upernet": smp.UPerNet}
+    return [name for name in inspect.signature(decoders[str(config.decoder)]).parameters if name.startswith(("decoder_", "psp_"))] + [_FURTHER]
 
 
 def _near(name: str, choices: list[str]) -> str:
     """Timm knows over a thousand names: show the near ones, not all."""
     stem = name.split("_")[0].rstrip("0123456789")
     return suggest(name, [choice for choice in choices if choice.startswith(stem)][:12] or ["resnet18", "resnet50", "convnext_tiny"])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

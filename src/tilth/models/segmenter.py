@@ -19,7 +19,7 @@ from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileEr
 from tilth.imagery.write import write_json
 from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
 from tilth.models.network import SegmentationNetwork
-from tilth.models.networks import build_network
+from tilth.models.networks import build_network, resolve
 from tilth.models.tensors import save_tensors
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def build_segmenter(network: NetworkConfig, sensor: Sensor, scheme: ClassScheme,
     """Build a Segmenter with fresh (or, if asked for, published) weights.
 
     Args:
-        network: encoder and decoder.
+        network: which one.
         sensor: gives the number of input bands and the normalisation.
         scheme: gives the number of classes.
         seed: fresh weights are a pure function of this and the configuration; the global random state is left as it was.
@@ -161,7 +161,7 @@ def build_segmenter(network: NetworkConfig, sensor: Sensor, scheme: ClassScheme,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(seed, "weights"))
         module = build_network(network, len(sensor), len(scheme))
-    return Segmenter(SegmenterConfig(network=network, sensor=sensor, scheme=scheme), module)
+    return Segmenter(SegmenterConfig(network=resolve(network), sensor=sensor, scheme=scheme), module)
 
 
 def _read_config(file: Path) -> SegmenterConfig:
@@ -169,7 +169,10 @@ def _read_config(file: Path) -> SegmenterConfig:
         tree: Any = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"{file}: not JSON: {error}") from None
-    if not isinstance(tree, dict) or tree.get("model_type") != "tilth-segmenter":
+    kind = tree.get("model_type") if isinstance(tree, dict) else None
+    if kind == "tilth-network":
+        raise UnreadableFileError(f"{file}: a network alone, without sensor and classes; read it with tilth.models.folder.load_network")
+    if kind != "tilth-segmenter":
         raise UnreadableFileError(f"{file}: not a tilth model; expected model_type 'tilth-segmenter'")
     version = tree.get("schema_version", MODEL_SCHEMA_VERSION)
     if isinstance(version, int) and version > MODEL_SCHEMA_VERSION:

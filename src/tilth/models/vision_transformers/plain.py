@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tilth.models.vision_transformers.attention import Attention, fresh_table, initialise
 from tilth.models.vision_transformers.blocks import Block, FeedForward, check_taps, drop_rates, run_blocks, spread_taps
 from tilth.models.vision_transformers.experts import ExpertFeedForward
-from tilth.models.vision_transformers.positions import resize_positions, token_grid
+from tilth.models.vision_transformers.positions import Grid, resize_positions, sine_cosine_positions, take_tokens, token_grid
 from tilth.models.vision_transformers.pyramid import FeaturePyramid
 
 ClassSlot = Literal["none", "unused", "used"]
@@ -114,18 +114,58 @@ class PlainVisionTransformer(nn.Module):
         """Channels of the four maps."""
         return (self.patch_embedding.out_channels,) * len(self.taps)
 
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embedding.kernel_size[0]
+
+    @property
+    def can_mask(self) -> bool:
+        """Whether :meth:`visible_tokens` can be called."""
+        return not self.experts
+
+    @property
+    def beside_tokens(self) -> tuple[str, ...]:
+        """Beginnings of names that no token passes up to the last tap."""
+        return ("pyramid.", *(f"blocks.{index}." for index in range(self.taps[-1] + 1, len(self.blocks))))
+
+    def start_positions(self) -> None:
+        """Put sine and cosine into the learned position embedding."""
+        with torch.no_grad():
+            self.position_embedding.copy_(sine_cosine_positions(self.grid, self.position_embedding.shape[-1]))
+
     def tap_maps(self, image: Tensor, expert: int | None = None) -> list[Tensor]:
         """Compute the outputs of the tapped layers as maps float (B, C, R, S), shallow to deep; arguments as for :meth:`forward`."""
+        tokens, (rows, columns) = self._embed(image)
+        outputs = self._run(tokens, self.taps, *(() if expert is None else (expert,)))
+        return [output.transpose(1, 2).reshape(len(image), -1, rows, columns) for output in outputs]
+
+    def visible_tokens(self, image: Tensor, visible: Tensor) -> Tensor:
+        """Compute the tokens of some patches behind the last tapped layer, which see nothing of the others.
+
+        Args:
+            image: float (B, bands, H, W), sides multiples of the patch.
+            visible: int64 (B, V), places in the R * S patches.
+
+        Returns:
+            float (B, V, C).
+        """
+        tokens, _ = self._embed(image)
+        return self._run(take_tokens(tokens, visible), self.taps[-1:])[0]
+
+    def _embed(self, image: Tensor) -> tuple[Tensor, Grid]:
+        """Turn patches into tokens (B, R * S, C) that know their place."""
         as_map = self.patch_embedding(image)
-        images, width, rows, columns = as_map.shape
-        tokens = as_map.flatten(2).transpose(1, 2) + resize_positions(self.position_embedding, self.grid, (rows, columns))
+        grid = (as_map.shape[2], as_map.shape[3])
+        return as_map.flatten(2).transpose(1, 2) + resize_positions(self.position_embedding, self.grid, grid), grid
+
+    def _run(self, tokens: Tensor, taps: Sequence[int], *arguments: int) -> list[Tensor]:
+        """Send tokens through the layers, with the class token in front where there is one; returns tapped outputs without it."""
         if self.has_class_token:
-            first = (self.class_token + self.class_position).expand(images, -1, -1)
+            first = (self.class_token + self.class_position).expand(len(tokens), -1, -1)
             tokens = torch.cat([first, tokens], dim=1)
-        outputs = run_blocks(self.blocks, tokens, self.taps, self.checkpointing, *(() if expert is None else (expert,)))
-        if self.has_class_token:
-            outputs = [output[:, 1:] for output in outputs]
-        return [output.transpose(1, 2).reshape(images, width, rows, columns) for output in outputs]
+        outputs = run_blocks(self.blocks, tokens, taps, self.checkpointing, *arguments)
+        return [output[:, 1:] for output in outputs] if self.has_class_token else outputs
 
     def forward(self, image: Tensor, expert: int | None = None) -> list[Tensor]:
         """Compute feature maps.

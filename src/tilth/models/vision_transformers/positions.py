@@ -5,6 +5,7 @@ Shapes: C width; a table of a grid of R rows and S columns is (1, R * S, C), row
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,3 +36,24 @@ def resize_positions(table: Tensor, old: Grid, new: Grid) -> Tensor:
     as_map = table.reshape(1, *old, width).permute(0, 3, 1, 2)
     resized = F.interpolate(as_map, size=new, mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], width)
+
+
+def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
+    """Compute fixed positions: sines, then cosines of a column at frequencies from 1 to 1/10000, then the same of the row (MAE).
+
+    Args:
+        grid: R and S.
+        width: C, a multiple of 4.
+
+    Returns:
+        float32 (1, R * S, C).
+    """
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
+    angles = [places.reshape(-1, 1) * frequencies for places in (columns, rows)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).to(torch.float32).unsqueeze(0)
+
+
+def take_tokens(tokens: Tensor, places: Tensor) -> Tensor:
+    """Pick tokens (B, V, C) of (B, N, C) by their places, int64 (B, V)."""
+    return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -50,11 +50,20 @@ def decomposed_bias(query: Tensor, row_table: Tensor, column_table: Tensor, grid
     return (down.unsqueeze(-1) + right.unsqueeze(-2)).flatten(-2).flatten(-3, -2)
 
 
+def resize_offsets(table: Tensor, entries: int) -> Tensor:
+    """Resize a table by distance (2 n - 1, d) to (entries, d): bicubic along its length (s5_pretrain.md section 6).
+
+    Returns:
+        The table itself where it has so many entries.
+    """
+    if table.shape[0] == entries:
+        return table
+    maps = table.to(torch.promote_types(table.dtype, torch.float32)).T[None, :, :, None]
+    return F.interpolate(maps, (entries, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T.to(table.dtype)
+
+
 def _by_distance(table: Tensor, length: int) -> Tensor:
     """Spread a table (2 n - 1, d) out to (length, length, d), from query to key."""
-    entries = 2 * length - 1
-    if table.shape[0] != entries:
-        # Linear, as in segmentation models of the same family; the ends of the table stay those of the largest distance.
-        table = F.interpolate(table.T[None], size=entries, mode="linear", align_corners=False)[0].T
+    table = resize_offsets(table, 2 * length - 1)
     position = torch.arange(length, device=table.device)
     return table[position[:, None] - position[None, :] + length - 1]

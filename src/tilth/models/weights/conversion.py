@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tilth.errors import UsageError
+from tilth.models.by_name import SPEC
 from tilth.models.config import NetworkSpec
-from tilth.models.create import SPEC
 from tilth.models.decoders.parts import ClassHead
 from tilth.models.multi_task import MultiTaskNetwork, check_tasks
 from tilth.models.named import NAMES

@@ -18,11 +18,13 @@ class Converted:
         tensors: by the name that they have in the network's ``state_dict``; shapes may still differ (bands, classes, position tables).
         dropped: names in the file of what this network has no use for, with the reason; not an error.
         unexpected: names in the file that the layout does not know.
+        notes: what a user should know besides, such as that the file was trained with another epsilon.
     """
 
     tensors: Tensors
     dropped: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

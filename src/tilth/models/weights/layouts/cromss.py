@@ -22,6 +22,7 @@ _ENCODERS = {"encoder1": "s1", "encoder": "s2", "encoder_com": JOINT}
 _MODELS = {"model1": "s1", "model2": "s2", "model_com": JOINT}
 _TAGS = {"mfs1": ("mid", "s1"), "mfs2": ("mid", "s2"), "lfs1": ("late", "s1"), "lfs2": ("late", "s2")}
 _PART_NAMES = ("encoder", "decoder", "segmentation_head")
+_BY_BRANCH = {"encoder": "encoders", "decoder": "decoders", "segmentation_head": "heads"}
 _STEM = "conv1.weight"
 
 Place = tuple[str | None, str, str]
@@ -204,23 +205,25 @@ def _branch_that_fits(bands: Mapping[str, int], network: nn.Module) -> tuple[str
 
 def _own_name(network: FusionNetwork, place: Place) -> str | None:
     branch, part, rest = place
-    if isinstance(network, LateFusion):
-        return None if branch is None else f"networks.{branch}.{part}.{rest}"
-    if part == "encoder":
-        return f"encoders.{branch}.{rest}"
-    return f"{part}.{rest}" if branch is None else None
+    if branch is None:
+        return f"{part}.{rest}" if isinstance(network, MidFusion) else None
+    if part == "encoder" or isinstance(network, LateFusion):
+        return f"{_BY_BRANCH[part]}.{branch}.{rest}"
+    return None
 
 
 def _export(network: nn.Module) -> Tensors:
-    assert isinstance(network, (MidFusion, LateFusion))
-    theirs = {branch: name for name, branch in (_MODELS if isinstance(network, LateFusion) else _ENCODERS).items()}
-    exported = {}
+    late = isinstance(network, LateFusion)
+    theirs = {branch: name for name, branch in (_MODELS if late else _ENCODERS).items()}
+    parts = {ours: part for part, ours in _BY_BRANCH.items()}
+    exported: Tensors = {}
     for name, tensor in network.state_dict().items():
         first, _, rest = name.partition(".")
-        if first in ("networks", "encoders"):
+        if first in parts:
             branch, _, rest = rest.partition(".")
-            first = theirs[branch]
-        exported[f"{first}.{rest}"] = tensor
+            exported[f"{theirs[branch]}.{parts[first]}.{rest}" if late else f"{theirs[branch]}.{rest}"] = tensor
+        else:
+            exported[name] = tensor
     return exported
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tilth import seeds
-from tilth.errors import ConfigError, suggest
+from tilth.errors import ConfigError, TilthError, suggest
 from tilth.models.config import NetworkSpec
 from tilth.models.named import NAMES
 
@@ -81,7 +81,13 @@ def _build(builder: Any, spec: NetworkSpec, fixed: dict[str, Any], seed: int | N
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seeds.derive(seed, "weights"))
-        network: nn.Module = builder(**arguments)
+        try:
+            network: nn.Module = builder(**arguments)
+        except TilthError:
+            raise
+        # A number where a word is wanted, a width that heads do not divide: torch complains in its own ways.
+        except (TypeError, ValueError, KeyError, IndexError, AssertionError, ArithmeticError, RuntimeError) as error:
+            raise ConfigError(f"{spec.name} cannot be built with options {spec.options}: {' '.join(str(error).split())[:200]}") from error
     return network
 
 
@@ -89,7 +95,8 @@ def available() -> dict[str, int]:
     """List the names of networks with their numbers of parameters: of their default bands, 16 classes and 512 pixels.
 
     Counted on networks without memory, so listing the largest costs nothing. Multi-task networks are counted with the four data sets of
-    the S5 paper. Parameters that published files carry and no pass uses (class tokens, 257 in each UperNet of S5) are counted, as the papers do.
+    the S5 paper. Parameters that published files carry and no pass uses (class tokens, 257 in each UperNet of S5) are counted, as the
+    papers do.
     """
     with torch.device("meta"):
         return {name: sum(parameter.numel() for parameter in create(name).parameters()) for name in NAMES}

@@ -1,0 +1,253 @@
+"""A Segmenter as a graph that runs without tilth: ONNX, or a program of torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from tilth.augment.normalise import fill_value
+from tilth.errors import ConfigError, RunError, TilthError, needs_extra
+from tilth.imagery.files import make_folder, move_into_place, reason_of, remove_empty
+from tilth.models.network import set_checkpointing
+from tilth.models.segmenter import Segmenter
+
+Format = Literal["onnx", "torch"]
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit where that is above 1, with which a graph counts as the same."""
+
+INPUT, OUTPUT = "image", "logits"
+"""Names in the graph."""
+
+_NOTE = "tilth"
+_TRIED = 2
+"""Images that a graph for any number of them is made and tried with; torch takes 1 for a constant."""
+_INLINE_BYTES = 1_500_000_000
+"""Weights larger than this lie in a file beside: one ONNX file holds 2 GB at most."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left.
+
+    Attributes:
+        files: the graph, then the file of its weights where they lie beside.
+        batch: the number of images it takes, or None for any.
+        difference: largest difference of its logits to the model's, on random pixels; None where it could not be run here.
+    """
+
+    files: tuple[Path, ...]
+    batch: int | None
+    difference: float | None
+
+
+class _Graph(nn.Module):
+    """What is exported: the network, behind the normalisation if that is wanted."""
+
+    def __init__(self, model: Segmenter, normalisation: bool) -> None:
+        super().__init__()
+        self.network = model.network
+        self.normalisation = normalisation
+        bands = model.sensor.bands
+        self.may_lack_values = model.sensor.dtype == "float32"
+        self.register_buffer("gain", _column([band.scale / band.std for band in bands]))
+        self.register_buffer("bias", _column([(band.offset - band.mean) / band.std for band in bands]))
+        self.register_buffer("fill", fill_value(model.sensor)[:, None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute logits (B, K, H, W) from (B, C, H, W): normalised float32, or values as stored."""
+        if self.normalisation:
+            image = image.to(torch.float32)
+            if self.may_lack_values:
+                image = torch.where(torch.isfinite(image), image, cast("Tensor", self.fill))
+            image = image * cast("Tensor", self.gain) + cast("Tensor", self.bias)
+        logits: Tensor = self.network(image)
+        return logits
+
+
+def export_model(
+    model: Segmenter, target: Path, kind: Format, size: tuple[int, int], *, batch: int | None = None, normalisation: bool = False
+) -> Exported:
+    """Write a model as a graph, run it on random pixels, and say how far it is from the model.
+
+    A note in the graph (ONNX: metadata ``tilth``; torch: file ``tilth.json``) holds sensor with normalisation, classes, and sizes.
+
+    Args:
+        model: what to export, on the CPU; is put into evaluation mode.
+        target: file to write. It is replaced in one go.
+        kind: of graph.
+        size: height and width in pixels of the images it takes; these are fixed in the graph.
+        batch: number of images it takes; None for any, where the network allows it, else 1.
+        normalisation: take stored values, in the sensor's number type, instead of normalised ones. A graph knows no mask of valid pixels.
+
+    Raises:
+        MissingExtraError: a library for ONNX is not installed.
+        RunError: the network cannot be written as such a graph, or the graph computes something else.
+        TilthError: the file cannot be written.
+    """
+    if kind == "onnx":
+        with needs_extra("export", "export to ONNX"):
+            import onnx  # noqa: F401 - torch needs both, and says so late and at length
+            import onnxscript  # noqa: F401 - as above
+    graph = _Graph(model, normalisation).eval()
+    with contextlib.suppress(ConfigError):  # raised where nothing can be computed twice, so nothing is
+        set_checkpointing(graph, on=False)
+    if target.is_dir():
+        raise TilthError(f"{target}: is a folder; give the path of a file")
+    made = make_folder(target.parent)
+    try:
+        # Under its own name in a folder of its own: an ONNX file names the file of its weights.
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem[:40]}.", dir=target.parent) as folder:
+            written = Path(folder) / target.name
+            taken = _write(graph, model, written, kind, size, batch)
+            difference = _compare(graph, model, written, kind, size, taken)
+            # The weights first: a graph that is there has them.
+            files = sorted(Path(folder).iterdir(), key=lambda path: path == written)
+            for path in files:
+                move_into_place(path, target.parent / path.name)
+    except BaseException as error:
+        remove_empty(made)
+        if isinstance(error, OSError) and not isinstance(error, TilthError):
+            raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
+        raise
+    return Exported(tuple(target.parent / path.name for path in reversed(files)), taken, difference)
+
+
+def _write(graph: _Graph, model: Segmenter, target: Path, kind: Format, size: tuple[int, int], batch: int | None) -> int | None:
+    """Write the graph; returns the number of images it takes."""
+    problem: Exception | None = None
+    for count in [batch] if batch is not None else [None, 1]:
+        image = _random_image(model, size, count or _TRIED, graph.normalisation)
+        note = _note(model, graph.normalisation, size, count)
+        try:
+            with _quiet(), torch.no_grad():
+                (_write_onnx if kind == "onnx" else _write_torch)(graph, image, target, count, note)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # torch.export and the converter behind it raise errors of many kinds, none of them promised
+            problem = error
+            continue
+        return count
+    raise RunError(
+        f"{model.config.network.title} at {size[0]} x {size[1]} pixels cannot be written as a graph of {kind}: {_one_line(problem)}"
+    ) from problem
+
+
+def _write_onnx(graph: _Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
+    shapes = {"image": {0: torch.export.Dim("batch")}} if batch is None else None
+    program = torch.onnx.export(
+        graph, (image,), dynamo=True, dynamic_shapes=shapes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+    )
+    assert program is not None, "only a file given at once leaves none"
+    program.model.metadata_props[_NOTE] = note
+    weights = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
+    program.save(target, external_data=weights > _INLINE_BYTES)
+
+
+def _write_torch(graph: _Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
+    shapes = {"image": {0: torch.export.Dim("batch")}} if batch is None else None
+    program = torch.export.export(graph, (image,), dynamic_shapes=shapes)
+    torch.export.save(program, target, extra_files={f"{_NOTE}.json": note})
+
+
+def _compare(graph: _Graph, model: Segmenter, written: Path, kind: Format, size: tuple[int, int], batch: int | None) -> float | None:
+    """Run what was written, and the model.
+
+    Raises:
+        RunError: they do not agree.
+    """
+    worst, scale = 0.0, 1.0
+    for count in [batch] if batch is not None else [_TRIED, 1]:
+        image = _random_image(model, size, count, graph.normalisation)
+        found = _run_onnx(written, image) if kind == "onnx" else _run_torch(written, image)
+        if found is None:
+            return None
+        with torch.no_grad():
+            expected = graph(image)
+        worst = max(worst, float((found - expected).abs().max()))
+        scale = max(scale, float(expected.abs().max()))
+    if not worst <= TOLERANCE * scale:
+        raise RunError(f"the graph of {model.config.network.title} differs from the model by {worst:.1e} in its logits; it was not kept")
+    return worst
+
+
+def _run_onnx(written: Path, image: Tensor) -> Tensor | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(os.fspath(written), options, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
+
+
+def _run_torch(written: Path, image: Tensor) -> Tensor:
+    with _quiet(), torch.no_grad():
+        found: Tensor = torch.export.load(written).module()(image)
+    return found
+
+
+def _random_image(model: Segmenter, size: tuple[int, int], count: int, stored: bool) -> Tensor:
+    """Draw pixels of ordinary values, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(count, len(model.sensor), *size, generator=generator)
+    if not stored:
+        return image
+    bands = model.sensor.bands
+    spread, middle = _column([band.std / band.scale for band in bands]), _column([(band.mean - band.offset) / band.scale for band in bands])
+    values = image * spread + middle
+    kind: torch.dtype = getattr(torch, model.sensor.dtype)
+    if kind.is_floating_point:
+        return values.to(kind)
+    limits = torch.iinfo(kind)
+    return values.round().clamp(limits.min, limits.max).to(kind)
+
+
+def _column(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).to(torch.float32)[:, None, None]
+
+
+def _note(model: Segmenter, normalisation: bool, size: tuple[int, int], batch: int | None) -> str:
+    """What whoever runs the graph must know of its input and output."""
+    shape = ["B" if batch is None else batch, len(model.sensor), *size]
+    tree: dict[str, Any] = {
+        "input": {"dtype": model.sensor.dtype if normalisation else "float32", "shape": shape},
+        "values": "as stored" if normalisation else "(stored * scale + offset - mean) / std, for each band",
+        "sensor": model.sensor.model_dump(mode="json"),
+        "scheme": model.scheme.model_dump(mode="json"),
+    }
+    return json.dumps(tree)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress reports and advice of the libraries from the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _one_line(error: Exception | None) -> str:
+    """First line of what a library says; it explains at length."""
+    cause = error.__cause__ or error if error is not None else None
+    lines = str(cause).strip().splitlines()
+    return (lines[0] if lines else type(cause).__name__)[:200]
