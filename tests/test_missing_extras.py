@@ -11,7 +11,10 @@ from PIL import Image
 
 from tilth.errors import MissingExtraError, needs_extra
 
-LIBRARIES = ("rasterio", "shapely", "geopandas", "pandas", "pyproj", "scipy", "jinja2", "markupsafe", "matplotlib", "tensorboard")
+LIBRARIES = (
+    *("rasterio", "shapely", "geopandas", "pandas", "pyproj", "scipy", "onnx"),
+    *("jinja2", "markupsafe", "matplotlib", "tensorboard", "ray"),
+)
 # Finders that do not find them: what asks whether a library is there must get the answer, too.
 ABSENT = f"""
 import sys
@@ -31,11 +34,14 @@ sys.meta_path[:] = map(Blind, sys.meta_path)
 
 ASKING = """
 import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 from tilth.catalog import geometry
 from tilth.catalog.show import contact_sheet
 from tilth.catalog.table import Catalog
+from tilth.curation.ray_pass import score_on_ray
 from tilth.errors import MissingExtraError
 from tilth.evaluation.compare import paired_interval
 from tilth.imagery.area import value_areas_m2
@@ -44,6 +50,7 @@ from tilth.imagery.landscape import LandscapeConfig, generate_landscape
 from tilth.imagery.raster import RasterInfo, Window
 from tilth.imagery.read import read_pixels
 from tilth.imagery.write import write_raster
+from tilth.models.export import export_model
 from tilth.sensors import get_sensor
 
 folder = sys.argv[1]
@@ -70,6 +77,8 @@ asked = {
     "interval": ("report", lambda: paired_interval([0.1, 0.2])),
     "sheet": ("report", lambda: contact_sheet(catalog, f"{folder}/sheet.png")),
     "report": ("report", report),
+    "cluster": ("ray", lambda: score_on_ray(None, None, address="local", workers=1)),
+    "export": ("export", lambda: export_model(None, Path(folder) / "a.onnx", "onnx", (32, 32))),
 }
 lines = {}
 for name, (extra, ask) in asked.items():

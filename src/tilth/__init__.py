@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from tilth.verbs.assess import assess, sample
     from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
     from tilth.verbs.catalog_import import catalog_import
+    from tilth.verbs.curate import curate
     from tilth.verbs.datasets import datasets_info, datasets_list, datasets_prepare
     from tilth.verbs.evaluate import compare, evaluate
+    from tilth.verbs.export import export
     from tilth.verbs.inspect import inspect
     from tilth.verbs.landscapes import landscapes
+    from tilth.verbs.models import models_info, models_list
     from tilth.verbs.pack import pack
     from tilth.verbs.polygons import polygons
     from tilth.verbs.predict import predict
     from tilth.verbs.report import report
     from tilth.verbs.train import finetune, pretrain
+    from tilth.verbs.weights import import_weights
 
     __version__: str
 
@@ -54,8 +58,13 @@ _HOMES = {
     "catalog_split": "tilth.verbs.catalog",
     "catalog_show": "tilth.verbs.catalog",
     "pack": "tilth.verbs.pack",
+    "curate": "tilth.verbs.curate",
     "pretrain": "tilth.verbs.train",
     "finetune": "tilth.verbs.train",
+    "models_list": "tilth.verbs.models",
+    "models_info": "tilth.verbs.models",
+    "import_weights": "tilth.verbs.weights",
+    "export": "tilth.verbs.export",
     "evaluate": "tilth.verbs.evaluate",
     "compare": "tilth.verbs.evaluate",
     "predict": "tilth.verbs.predict",
@@ -88,8 +97,13 @@ __all__ = [
     "catalog_split",
     "catalog_show",
     "pack",
+    "curate",
     "pretrain",
     "finetune",
+    "models_list",
+    "models_info",
+    "import_weights",
+    "export",
     "evaluate",
     "compare",
     "predict",

@@ -7,6 +7,7 @@ with overrides, and error messages that name every wrong key with the nearest ri
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -15,6 +16,8 @@ import pydantic
 import yaml
 
 from tilth.errors import ConfigError, MissingFileError, suggest
+
+_EXPONENTIAL = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 class Config(pydantic.BaseModel):
@@ -118,6 +121,22 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             node = child
         node[last] = value
     return tree
+
+
+def read_numbers(value: Any) -> Any:
+    """Turn words that are numbers into numbers, at any depth: ``1e-6`` is a word to YAML, which wants ``1.0e-6``.
+
+    For mappings without types of their own; elsewhere a type decides.
+
+    Example:
+        >>> read_numbers({"epsilon": "1e-6", "taps": ["2", "x1e3"]})
+        {'epsilon': 1e-06, 'taps': ['2', 'x1e3']}
+    """
+    if isinstance(value, Mapping):
+        return {key: read_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [read_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _EXPONENTIAL.fullmatch(value) else value
 
 
 def describe(model: type[pydantic.BaseModel], error: pydantic.ValidationError, source: str, names: Mapping[str, str] | None = None) -> str:

@@ -55,6 +55,10 @@ class SowOptions(Config):
     mapping: dict[str, int] = pydantic.Field(default_factory=dict)
 
 
+class BarterOptions(Config):
+    as_: str = pydantic.Field(description="what to take")
+
+
 class NoOptions(Config):
     fail: str = "no"
 
@@ -96,14 +100,21 @@ def weigh(options: NoOptions, console: Console) -> Result:
     return Result()
 
 
+@verb("barter", BarterOptions)
+def barter(options: BarterOptions, console: Console) -> Result:
+    """Barter the harvest."""
+    return Result(summary=(f"taken as {options.as_}",))
+
+
 @pytest.fixture(autouse=True)
 def _own_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("field_verbs")
     module.field_sow, module.field_reap, module.weigh = field_sow, field_reap, weigh  # type: ignore[attr-defined]  # made here
+    module.barter = barter  # type: ignore[attr-defined]  # made here
     monkeypatch.setitem(sys.modules, "field_verbs", module)
     groups = {
         "Field": {"field sow": "field_verbs:field_sow", "field reap": "field_verbs:field_reap"},
-        "Barn": {"weigh": "field_verbs:weigh"},
+        "Barn": {"weigh": "field_verbs:weigh", "barter": "field_verbs:barter"},
     }
     monkeypatch.setattr(registry, "GROUPS", groups)
 
@@ -127,6 +138,14 @@ def sown(monkeypatch: pytest.MonkeyPatch):
 
 
 BASE = ("a", "north", "--out", "o.txt")
+
+
+def test_word_that_python_keeps_for_itself_is_typed_as_it_is(capsys):
+    assert main(["barter", "--as", "wool"]) == 0
+    assert capsys.readouterr().out == "taken as wool\n"
+    assert barter(as_="wool").summary == ("taken as wool",)
+    assert main(["barter"]) == 2
+    assert "missing --as" in capsys.readouterr().err
 
 
 def test_result_is_printed_last_and_progress_goes_to_the_error_stream(capsys):

@@ -215,11 +215,6 @@ CASES: dict[str, Case] = {
         1,
         ("empty: not a model folder", "tilth pretrain or finetune"),
     ),
-    "initial weights of other classes": (
-        [*TRAIN, "labelled=[{farm}/pairs.parquet]", "--labelled-split", "test", "--initial-weights", "{farm}/run"],
-        1,
-        ("a model for classes water", "the catalog has land, water"),
-    ),
     "model of another sensor": (
         ["predict", "{farm}/run", "{farm}/radar.tif", "--out", "{out}/x.tif"],
         1,

@@ -58,9 +58,10 @@ def test_table_lists_every_dependency_with_its_extra_and_nothing_else():
     assert {library: extras for library, (extras, _) in table().items()} == dependencies()
 
 
-def test_extra_all_is_all_extras_but_the_large_one_for_downloads():
+def test_extra_all_is_all_extras_but_the_large_ones_for_downloads_and_clusters():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert extras.pop("datasets")
+    assert extras.pop("ray")
     assert extras.pop("all") == [f"tilth[{','.join(extras)}]"]
 
 

@@ -1,15 +1,20 @@
 """Code in the documentation runs: Python blocks in one namespace a page, ``tilth`` lines through the command line's own entry.
 
 A block that cannot run here says why, in a line of its own before it: ``<!-- not run: needs a GPU -->``. A page that uses the files of
-another says so with ``<!-- goes on from: train.md -->`` and starts in a copy of the folder that page left behind.
+another says so with ``<!-- goes on from: train.md -->`` and starts in a copy of the folder that page left behind. One that needs files
+that readers have from elsewhere names who makes them, ``<!-- set up by: published_files -->``: ``set_up(folder)`` of that module of
+tests/support.
 """
 
 import contextlib
+import importlib
 import io
 import os
 import re
 import shlex
 import shutil
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)")
 _OPT_OUT = re.compile(r"^\s*<!-- not run: \S.* -->\s*$")
 _GOES_ON = re.compile(r"^<!-- goes on from: (\S+) -->$", re.MULTILINE)
+_SET_UP = re.compile(r"^<!-- set up by: (\w+) -->$", re.MULTILINE)
 
 # The session of the README, made small: what is typed there is meant for real imagery.
 SMALL = "network.encoder=resnet10t network.options.decoder_channels=[32,16,16,8,8] weak.size=64 loop.steps=2 loop.batch_size=2"
@@ -81,8 +87,11 @@ def run_command(words: list[str], place: str) -> None:
 
 def run_page(page: Path, folder: Path) -> None:
     namespace = {"__name__": "__page__"}
-    with contextlib.chdir(folder):
-        for block in blocks_of(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    with contextlib.chdir(folder), contextlib.ExitStack() as stack:
+        for name in _SET_UP.findall(text):
+            stack.enter_context(importlib.import_module(f"support.{name}").set_up(folder))
+        for block in blocks_of(text):
             if not block.wanted:
                 continue
             assert block.language not in ("sh", "shell", "console", "py"), f"{page.name}:{block.line}: write ```bash or ```python"
@@ -188,6 +197,21 @@ def test_namespace_lasts_for_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 1\n```\n```python\nassert x == 1\n```\n```bash\ntilth --version\n```\n")
     run_page(page, tmp_path)
+
+
+def test_page_is_set_up_by_whom_it_names(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def set_up(folder):
+        (folder / "made").touch()
+        yield
+        (folder / "over").touch()
+
+    monkeypatch.setitem(sys.modules, "support.maker", types.SimpleNamespace(set_up=set_up))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- set up by: maker -->\n\n```python\nimport os\n\nassert os.listdir() and not os.path.exists('over')\n```\n")
+    run_page(page, tmp_path)
+    assert (tmp_path / "made").exists()
+    assert (tmp_path / "over").exists()
 
 
 def test_page_goes_on_in_a_copy_of_the_folder_before(tmp_path, finish):

@@ -14,15 +14,21 @@ from tilth.catalog.findings import KINDS
 from tilth.catalog.schema import COLUMNS
 from tilth.cli.fields import Field, fields_of
 from tilth.config import Config
+from tilth.curation.filters import REASONS
 from tilth.datasets.describe import list_cards
 from tilth.datasets.shelf import card_names, load_card
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.methods import method_names
+from tilth.methods.s4p.corrmatch import CorrMatchConfig
 from tilth.methods.s4p.fixmatch import FixMatchConfig
+from tilth.methods.s4p.unimatch import UniMatchConfig
+from tilth.methods.s4p.wscl import WsclConfig
 from tilth.methods.supervised import SupervisedConfig
 from tilth.models.config import Decoder
+from tilth.models.named import NAMES
 from tilth.recipes.run import recipe_names
 from tilth.sensors import get_sensor, sensor_names
+from tilth.verbs.curate import CurateOptions
 from tilth.verbs.landscapes import LandscapesOptions
 from tilth.verbs.predict import PredictOptions
 from tilth.verbs.registry import targets
@@ -50,19 +56,36 @@ def data_sets() -> str:
     return "\n".join([f"| {head[0]} | title | {' | '.join(head[1:])} |", "|" + "---|" * (len(head) + 1), *lines])
 
 
-def settings(options: type[Config], start: str = "", shown_start: str = "") -> Callable[[], str]:
+def settings(options: type[Config], start: str = "", shown_start: str = "", beyond: type[Config] | None = None) -> Callable[[], str]:
+    """Make the table of the settings whose key begins with ``start``; of ``beyond`` those alone that differ from its own."""
+    known = {} if beyond is None else {field.key: (field.default, field.description) for field in fields_of(beyond)}
+
     def row(field: Field) -> str:
         text = SECTION.sub("", field.description).replace("|", "\\|")
         return f"| `{shown_start}{field.key}` | {'' if field.default is None else field.default} | {text} |"
 
     def make() -> str:
-        rows = [row(field) for field in fields_of(options) if field.key.startswith(start)]
+        rows = [
+            row(field)
+            for field in fields_of(options)
+            if field.key.startswith(start) and known.get(field.key) != (field.default, field.description)
+        ]
         return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
 
     return make
 
 
+def networks() -> str:
+    """What ``tilth models list`` says, as a table, without the numbers of parameters, for which all would have to be built."""
+    rows = []
+    for name, named in NAMES.items():
+        bands = (named.in_channels,) if isinstance(named.in_channels, int) else named.in_channels
+        rows.append(f"| `{name}` | {named.kind} | {' + '.join(map(str, bands))} | {named.summary} |")
+    return "\n".join(["| name | kind | bands | what it is |", "|---|---|---|---|", *rows])
+
+
 TABLES = {
+    "networks": networks,
     "sensors": sensors,
     "data sets": data_sets,
     "settings network": settings(PretrainOptions, "network."),
@@ -70,7 +93,13 @@ TABLES = {
     "settings loop": settings(PretrainOptions, "loop."),
     "settings inference": settings(PredictOptions, "inference."),
     "settings fixmatch": settings(FixMatchConfig, shown_start="settings."),
+    "settings unimatch": settings(UniMatchConfig, shown_start="settings.", beyond=FixMatchConfig),
+    "settings corrmatch": settings(CorrMatchConfig, shown_start="settings.", beyond=FixMatchConfig),
+    "settings wscl": settings(WsclConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
+    "settings scoring": settings(CurateOptions, "scoring."),
+    "settings filters": settings(CurateOptions, "filters."),
+    "settings diversity": settings(CurateOptions, "diversity."),
     "settings noise": settings(LandscapesOptions, "noise."),
     "settings composition": settings(LandscapesOptions, "composition."),
 }
@@ -107,6 +136,11 @@ def test_columns_of_a_catalog_are_listed():
 
 def test_findings_of_a_check_are_listed():
     assert first_column("check.md", "finding") == list(KINDS)
+
+
+def test_reasons_of_curation_are_listed():
+    listed = re.findall(r"^\| `([a-z ]+)` \|", text_of("curate.md"), re.MULTILINE)
+    assert set(listed) >= set(REASONS)
 
 
 def test_scores_are_listed():

@@ -38,7 +38,7 @@ def test_losses_and_gradient(recorded, labels):
 
 
 def test_loss_weighted_by_each_images_share_of_confident_pixels(recorded, labels):
-    loss, _ = unlabelled_loss(recorded.logits("logits_u_s1"), labels, recorded.facts["conf_thresh"], "pixelratio")
+    loss, _ = unlabelled_loss(recorded.logits("logits_u_s1"), labels, recorded.facts["conf_thresh"], "pixelratio", official=True)
     assert loss.item() == pytest.approx(recorded.facts["fixmatch"]["loss_u_pixelratio"], rel=1e-5)
 
 

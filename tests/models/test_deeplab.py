@@ -72,6 +72,26 @@ def test_checkpointing_gives_the_same_gradients_and_counts_no_batch_twice() -> N
     check_checkpointing(filled(), filled(), torch.randn(2, 3, 48, 64))
 
 
+def test_checkpointing_goes_with_synchronised_norms_too() -> None:
+    kept, again = (nn.SyncBatchNorm.convert_sync_batchnorm(filled()) for _ in range(2))
+    norm = again.get_submodule("encoder.body.layer2.0.bn1")
+    assert isinstance(norm, nn.SyncBatchNorm)
+    before = norm.running_mean.clone()
+    check_checkpointing(kept, again, torch.randn(2, 3, 48, 64))
+    assert norm.num_batches_tracked == 1
+    assert norm.momentum == 0.1
+    assert not torch.equal(norm.running_mean, before)
+
+
+def test_checkpointing_goes_with_norms_that_keep_no_statistics() -> None:
+    kept, again = filled(), filled()
+    for network in (kept, again):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.track_running_stats, module.running_mean, module.running_var, module.num_batches_tracked = False, None, None, None
+    check_checkpointing(kept, again, torch.randn(2, 3, 48, 64))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (3, 5), (33, 70), (61, 130), (100, 20)])
 def test_images_of_any_size_give_logits_of_that_size(size: tuple[int, int]) -> None:
     with torch.no_grad():

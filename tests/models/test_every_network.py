@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from support.tiny_networks import OPTIONS, images_for, of_tensors, outputs, stirred, tiny_network
 from tilth.classes import ClassScheme, LandClass
+from tilth.errors import ConfigError
 from tilth.models.by_name import available, create
 from tilth.models.config import NetworkConfig
 from tilth.models.folder import load_network, save_network
@@ -23,7 +24,7 @@ from tilth.sensors import get_sensor
 from tilth.training.optimiser import decays
 
 SENSORS = {3: "rgb", 10: "s2_l2a_10", 13: "s2_l1c"}
-LARGE = ("upernet_vit_b", "upernet_swin_t", "deeplabv3plus_resnet50")
+LARGE = ("upernet_vit_b", "upernet_swin_t")
 """Of different making, for what takes too long for all."""
 
 ALIKE = {
@@ -69,6 +70,18 @@ SIZES = [(64, 64), (65, 97), (203, 70)]
 """Height and width; 1024 px are below."""
 
 
+SIDES = {
+    **{"upernet_vit": (16, 32), "upernet_swin": (4, 4), "deeplabv3plus": (4, 4), "ddpm_sr3": (16, 16), "ddpm_guided": (32, 32)},
+    **{"cromss_pspnet": (8, 8), "cromss_deeplabv3plus": (16, 16), "cromss_upernet": (16, 16), "cromss_upernet_satmae": (8, 8)},
+}
+"""What sides are multiples of inside, and their least, by the beginning of names; 32 and 32 for all others."""
+
+
+def stated_sides(name: str) -> tuple[int, int]:
+    known = [start for start in SIDES if name.startswith(start)]
+    return SIDES[max(known, key=len)] if known else (32, 32)
+
+
 @functools.cache
 def shared(name: str) -> nn.Module:
     """A network that no test changes."""
@@ -96,7 +109,7 @@ def check_near(found: list[Tensor], wanted: list[Tensor], share: float) -> None:
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
-        assert float((one.float() - other).abs().max()) <= share * float(other.std())
+        assert float((one.detach().float() - other).abs().max()) <= share * float(other.std())
 
 
 def test_small_options_exist_for_every_network():
@@ -113,7 +126,7 @@ def test_numbers_of_parameters_are_the_published_ones():
 @pytest.mark.parametrize("name", EVERY)
 def test_images_of_any_size_are_padded_and_cut_back(name):
     network = shared(name)
-    divisor, least = getattr(network, "divisor", 32), getattr(network, "minimum", 0)
+    divisor, least = stated_sides(name)
     for height, width in SIZES:
         images = images_for(name, height, width)
         found = compute(name, network, images)
@@ -122,6 +135,18 @@ def test_images_of_any_size_are_padded_and_cut_back(name):
         bottom, right = (max(-(-side // divisor) * divisor, least) - side for side in (height, width))
         padded = tuple(nn.functional.pad(image, (0, right, 0, bottom), mode="replicate") if image.ndim == 4 else image for image in images)
         check_near([one[..., :height, :width] for one in compute(name, network, padded)], found, 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_images_whose_sides_fit_are_not_padded(name, monkeypatch):
+    padded, pad = [], nn.functional.pad
+    monkeypatch.setattr(nn.functional, "pad", lambda *given, **named: padded.append(named.get("mode")) or pad(*given, **named))
+    divisor, least = stated_sides(name)
+    side = max(divisor, least)
+    compute(name, shared(name), images_for(name, side, side + divisor))
+    assert "replicate" not in padded
+    compute(name, shared(name), images_for(name, side, side + 1))
+    assert "replicate" in padded
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -149,6 +174,11 @@ def backward(name: str, network: nn.Module, batch: int = 2, side: int = 64) -> l
     return [one.detach() for one in found]
 
 
+def kept_paths(name: str) -> dict[str, float]:
+    """Options with which no branch is left out by chance: it would get no gradient."""
+    return {"drop_path": 0.0} if name.startswith("upernet_") else {}
+
+
 def check_gradients(name: str, network: nn.Module) -> None:
     idle = {key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()}
     frozen = {key for key, parameter in network.named_parameters() if not parameter.requires_grad}
@@ -158,18 +188,18 @@ def check_gradients(name: str, network: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_gradients_reach_every_parameter_that_trains(name):
-    network = tiny_network(name).train()
+    network = tiny_network(name, **kept_paths(name)).train()
     backward(name, network)
     check_gradients(name, network)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_checkpointing_gives_the_same_gradients(name):
-    network = tiny_network(name).train()
     if name in NO_CHECKPOINTING:
-        with pytest.raises(ValueError, match="checkpointing: no part of this network"):
-            set_checkpointing(network, on=True)
+        with pytest.raises(ConfigError, match="checkpointing: no part of this network"):
+            set_checkpointing(shared(name), on=True)
         return
+    network = tiny_network(name).train()
     again = copy.deepcopy(network)
     set_checkpointing(again, on=True)
     check_near(backward(name, again), backward(name, network), 0)
@@ -256,11 +286,18 @@ def test_whole_network_is_captured_by_compilation(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["upernet_vit_b", "deeplabv3plus_resnet50"])
 def test_compiled_network_gives_the_same_gradients_but_for_rounding(name):
-    network = tiny_network(name, **({"drop_path": 0.0} if "vit" in name else {})).train()
+    network = tiny_network(name, **kept_paths(name)).train()
     again = copy.deepcopy(network)
     check_near(backward(name, torch.compile(again)), backward(name, network), 1e-3)
-    for (key, one), (_, other) in zip(again.named_parameters(), network.named_parameters(), strict=True):
-        assert one.grad is None or float((one.grad - other.grad).norm()) <= 1e-3 * float(other.grad.norm()) + 1e-5, key
+    pairs = {
+        key: (one.grad, other.grad)
+        for (key, one), (_, other) in zip(again.named_parameters(), network.named_parameters(), strict=True)
+        if other.requires_grad
+    }
+    largest = max(float(other.norm()) for _, other in pairs.values())
+    for key, (one, other) in pairs.items():
+        # The second term is for gradients that are nothing but rounding, such as that of a bias before a batch norm.
+        assert float((one - other).norm()) <= 1e-3 * float(other.norm()) + 1e-5 * largest, key
 
 
 @pytest.fixture
@@ -302,7 +339,7 @@ def through_onnx(module: nn.Module, images: tuple[Tensor, ...], file: Path) -> l
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_published_size_takes_odd_images_and_learns_with_every_parameter(name):
-    network = stirred(create(name, seed=0)).eval()
+    network = stirred(create(name, seed=0, **kept_paths(name))).eval()
     height, width = 65, 97
     found = compute(name, network, images_for(name, height, width))
     assert all(one.shape[-2:] == (height, width) and torch.isfinite(one).all() for one in found)

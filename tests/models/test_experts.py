@@ -232,3 +232,56 @@ class TestConversion:
             to_experts(network, TASKS, part=8)
         with pytest.raises(UsageError, match="no task 'x'"):
             to_dense(several(), "x")
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("cromss_upernet_vit_l", "has a class token"),
+            ("cromss_upernet_satmae_l", "is GroupVisionTransformer"),
+            ("cromss_upernet_dofa_l", "is WavelengthVisionTransformer"),
+        ],
+    )
+    def test_transformers_that_are_not_quite_plain_are_refused(self, name: str, said: str) -> None:
+        network = create(name, num_classes=5, image_size=32, width=32, depth=4, heads=2, decoder_channels=8)
+        with pytest.raises(UsageError, match=f"such as upernet_vit_b.*this encoder {said}"):
+            to_experts(network, TASKS, part=8)
+
+    def test_each_part_keeps_its_mode_and_whether_it_trains(self) -> None:
+        network = dense().train()
+        network.encoder.eval().requires_grad_(False)
+        network.encoder.blocks[2].feed_forward.contract.train().requires_grad_(True)
+        network.decoder.requires_grad_(False)
+        network.segmentation_head.dropout.eval()
+        made = to_experts(network, TASKS, part=8)
+        assert made.training
+        assert not made.encoder.training
+        running = {name for name, module in made.encoder.named_modules() if module.training}
+        assert running == {f"blocks.2.feed_forward.{part}" for part in ("shared", "experts.0", "experts.1", "experts.2")}
+        training = {name for name, parameter in made.named_parameters() if parameter.requires_grad and not name.startswith("heads.")}
+        assert training == {f"encoder.{name}.{kind}" for name in running for kind in ("weight", "bias")}
+        assert all(decoder.training for decoder in made.decoders.values())
+        assert all(head.training and not head.dropout.training and head.convolution.weight.requires_grad for head in made.heads.values())
+        # The network that it was made of stays as it is.
+        assert network.training
+        assert not network.encoder.training
+        back = to_dense(made, "roads")
+        assert back.training
+        assert not back.encoder.training
+        assert [name for name, module in back.encoder.named_modules() if module.training] == ["blocks.2.feed_forward.contract"]
+        assert {name for name, parameter in back.encoder.named_parameters() if parameter.requires_grad} == {
+            f"blocks.2.feed_forward.contract.{kind}" for kind in ("weight", "bias")
+        }
+
+    def test_a_joined_layer_trains_if_its_shared_part_or_its_expert_does(self) -> None:
+        network = several()
+        network.encoder.requires_grad_(False)
+        network.encoder.blocks[0].feed_forward.experts[1].requires_grad_(True)
+        trained = {
+            task: {name for name, parameter in to_dense(network, task).encoder.named_parameters() if parameter.requires_grad}
+            for task in TASKS
+        }
+        assert trained == {
+            "farms": set(),
+            "roads": {f"blocks.0.feed_forward.contract.{kind}" for kind in ("weight", "bias")},
+            "crowns": set(),
+        }

@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from support.s5_parity import check_checkpointing, check_files, check_manifest, compare, published
-from tilth.errors import ConfigError
-from tilth.models import create
+from tilth.errors import ConfigError, UnreadableFileError
+from tilth.models import create, load_weights
 from tilth.models.network import SegmentationNetwork
 from tilth.models.vision_transformers.rvsa import RelativeAttention, RelativeBlock, RotatedWindowAttention, RotatedWindowTransformer
+from tilth.models.weights.layout import NO_SUCH_LAYER
 from tilth.models.weights.layouts.s5_rvsa import LAYOUTS
 
 (LAYOUT,) = LAYOUTS
@@ -71,13 +72,15 @@ def test_files_make_another_network_the_same() -> None:
     check_files(filled(), tiny(seed=4), LAYOUT, "encoder.")
 
 
-def test_a_file_of_more_layers_or_with_strangers_says_what_is_left_over() -> None:
+def test_a_file_of_more_layers_is_refused_and_strangers_are_named() -> None:
     network = tiny(depth=4)
     assert LAYOUT.export is not None
     file = LAYOUT.export(tiny(depth=5, taps=[0, 1, 2, 3])) | {"semsegdecoder.stranger": torch.zeros(1)}
     converted = LAYOUT.convert(file, network, None)
     assert converted.unexpected == ["semsegdecoder.stranger"]
-    assert converted.dropped["encoder.blocks.4.norm1.weight"] == "this network has no such part"
+    assert converted.dropped["encoder.blocks.4.norm1.weight"] == NO_SUCH_LAYER
+    with pytest.raises(UnreadableFileError, match=r"the file has 5 layers in encoder\.blocks, the network 4"):
+        load_weights(network, file)
     assert not LAYOUT.fits(create("upernet_swin_t", width=8, depths=[1, 1], heads=[1, 1], decoder_channels=8))
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tilth.models import create
 from tilth.models.vision_transformers.relative import decomposed_bias
-from tilth.models.vision_transformers.rvsa import RelativeAttention, RotatedWindowAttention, window_samples
+from tilth.models.vision_transformers.rvsa import RelativeAttention, RotatedWindowAttention
+from tilth.models.vision_transformers.samples import window_samples
 
 Array = NDArray[np.float64]
 GRIDS = [(4, 4), (5, 9), (9, 5), (2, 7), (3, 10), (1, 1), (6, 3)]
@@ -172,6 +174,29 @@ def test_an_offset_is_divided_by_the_windows_along_its_own_axis() -> None:
     )
     torch.testing.assert_close(moved[..., 0], torch.full((1, 1, 6, 12), 1 / 4))
     torch.testing.assert_close(moved[..., 1], torch.full((1, 1, 6, 12), 1 / 2))
+
+
+def test_the_published_division_of_offsets_can_be_chosen() -> None:
+    zero, offsets = torch.zeros(1, 1, 2, 2, 4), torch.ones(1, 1, 2, 2, 4)
+    angles = torch.zeros(1, 1, 2, 4)
+    moved = window_samples(offsets, zero, angles, (6, 12), 3, "official") - window_samples(zero, zero, angles, (6, 12), 3, "official")
+    torch.testing.assert_close(moved[..., 0], torch.full((1, 1, 6, 12), 1 / 2))
+    torch.testing.assert_close(moved[..., 1], torch.full((1, 1, 6, 12), 1 / 4))
+
+
+def test_the_choice_reaches_every_rotated_layer_and_matters_off_the_square_only() -> None:
+    sizes = {"image_size": 64, "width": 24, "depth": 4, "heads": 2, "interval": 2, "window": 2, "decoder_channels": 8}
+    ours, theirs = (create("upernet_vit_b_rvsa", seed=0, offset_axes=axes, **sizes).eval() for axes in ("corrected", "official"))
+    layers = [part for part in theirs.modules() if isinstance(part, RotatedWindowAttention)]
+    assert [layer.offset_axes for layer in layers] == ["official", "official"]
+    for network in (ours, theirs):
+        for part in network.modules():
+            if isinstance(part, RotatedWindowAttention):
+                torch.nn.init.ones_(part.offsets.bias)
+    with torch.no_grad():
+        square, broad = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 64, 128)
+        assert torch.equal(ours(square), theirs(square))
+        assert not torch.allclose(ours(broad), theirs(broad), atol=1e-3)
 
 
 def test_half_precision_does_not_round_the_places() -> None:

@@ -17,6 +17,7 @@ from tilth.sensors import get_sensor
 OPTIONS = {
     "unet": {"decoder_channels": [8, 8, 8, 8, 8]},
     "fpn": {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32},
+    "pspnet": {"psp_out_channels": 16},
     "deeplabv3plus": {"decoder_channels": 16},
     "upernet": {"decoder_channels": 16},
 }
@@ -132,8 +133,9 @@ def test_broken_folders_are_refused_by_name(tmp_path):
         ("{", "not JSON"),
         ("[]", "not a tilth model"),
         ('{"model_type": "bert"}', "not a tilth model"),
-        (kept.replace('"schema_version": 1', '"schema_version": 2'), "newer tilth"),
-        (kept.replace('"schema_version": 1', '"schema_version": "x"'), "schema_version"),
+        ('{"model_type": "tilth-network"}', "a network alone, without sensor and classes"),
+        (kept.replace('"schema_version": 2', '"schema_version": 3'), "newer tilth"),
+        (kept.replace('"schema_version": 2', '"schema_version": "x"'), "schema_version"),
         (kept.replace('"scheme"', '"skeme"'), "did you mean 'scheme'"),
         (kept.replace('"decoder": "unet"', '"decoder": "upernet"'), "cannot be built|do not fit"),
     ):
@@ -159,7 +161,13 @@ def test_networks_that_cannot_be_built_are_refused():
     for network, expected in (
         (NetworkConfig(encoder="resnet8"), "timm has no model 'resnet8'; did you mean 'resnet.*'"),
         (NetworkConfig(encoder="nonsense"), "choices: .*resnet18"),
-        (NetworkConfig(encoder="test_vit"), "test_vit"),
+        (NetworkConfig(encoder="test_vit"), "network.decoder=upernet makes four of them, unet cannot"),
+        (NetworkConfig(encoder="test_vit", decoder="upernet", options={"decoder_chanels": 8}), "did you mean 'decoder_channels'"),
+        (NetworkConfig(encoder="test_vit", decoder="upernet", options={"taps": [0, 1, 2, 9]}), "four layers from 0 to 5"),
+        (NetworkConfig(encoder="beit_base_patch16_224", decoder="upernet"), "beit_base_patch16_224 with upernet"),
+        (NetworkConfig(encoder="hf-hubb:timm/x"), "Unknown model source 'hf-hubb'"),
+        (NetworkConfig(name="upernet_vit_b", options={"width": 50}), "upernet_vit_b cannot be built|heads"),
+        (NetworkConfig(name="upernet_vit_b", options={"depth": "deep"}), "upernet_vit_b cannot be built with options"),
         (
             NetworkConfig(encoder="test_byobnet", options={"depth_of_field": 3}),
             r"^network\.options\.depth_of_field: unet on test_byobnet takes no such option; .*decoder_channels",
@@ -179,3 +187,51 @@ def test_published_weights_that_cannot_be_had_are_told_in_one_line(monkeypatch, 
     with pytest.raises(RunError, match=r"set network\.pretrained=false or fill the cache") as caught:
         build_segmenter(NETWORK.model_copy(update={"pretrained": True}), get_sensor("rgb"), SCHEME)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folder_of_the_first_schema_reads_as_it_did(tmp_path):
+    """Version 1 knew encoders with decoders alone, and wrote neither name nor image size."""
+    model = tiny_model()
+    folder = model.save(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["schema_version"] = 1
+    config["network"] = {name: config["network"][name] for name in ("encoder", "decoder", "pretrained", "options")}
+    (folder / "config.json").write_text(json.dumps(config))
+    again = Segmenter.load(folder)
+    image = torch.randn(1, 3, 40, 40)
+    with torch.no_grad():
+        assert torch.equal(again(image), model.eval()(image))
+
+
+NAMED = [
+    ("upernet_vit_b", {"width": 24, "depth": 4, "heads": 2, "decoder_channels": 8}),
+    ("upernet_swin_t", {"width": 6, "depths": [1, 1, 2, 1], "heads": [1, 2, 3, 6], "decoder_channels": 8}),
+    ("cromss_unet_resnet50", {"encoder": "resnet18"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), NAMED, ids=[name for name, _ in NAMED])
+def test_network_by_name_comes_back_bit_by_bit(tmp_path, name, options):
+    model = build_segmenter(NetworkConfig(name=name, image_size=64, options=options), four_bands(), SCHEME).eval()
+    again = Segmenter.load(model.save(tmp_path / "model"))
+    assert again.config == model.config
+    assert again.config.network.title == name
+    image = torch.randn(1, 4, 50, 70)
+    with torch.no_grad():
+        logits = model(image)
+        assert logits.shape == (1, 3, 50, 70)
+        assert torch.equal(again(image), logits)
+
+
+@pytest.mark.parametrize("encoder", ["swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224"])
+def test_swin_of_timm_takes_images_of_any_size(encoder):
+    further = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    network = NetworkConfig(encoder=encoder, decoder="fpn", options=OPTIONS["fpn"] | {"encoder_options": further})
+    model = build_segmenter(network, get_sensor("rgb"), SCHEME).eval()
+    with torch.no_grad():
+        for height, width in ((64, 64), (50, 130)):
+            assert model(torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
+
+
+def test_words_that_are_numbers_are_numbers_in_options_of_a_network():
+    assert NetworkConfig(name="upernet_vit_b", options={"epsilon": "1e-6"}).options == {"epsilon": 1e-6}

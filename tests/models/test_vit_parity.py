@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from support.official_s5 import FINETUNE, S5, arrays, assert_near, assert_statistics, normal, official_tensors, read_json
-from tilth.models import create
+from support.official_s5 import FINETUNE, arrays, assert_near, normal, read_json
+from support.s5_parity import compare, published, published_module
 from tilth.models.multi_task import MultiTaskNetwork
 from tilth.models.network import SegmentationNetwork
 from tilth.models.weights.layouts.s5_vit import LAYOUTS
@@ -18,60 +17,16 @@ from tilth.models.weights.layouts.s5_vit import LAYOUTS
 LAYOUT = {layout.name: layout for layout in LAYOUTS}
 
 
-def published(name: str, **options: Any) -> nn.Module:
-    """A network for 128 pixels with the recipe's values, brought in through its layout."""
-    with torch.device("meta"):
-        network = create(name, image_size=128, **options)
-    layout = LAYOUT[str(network.layout)]
-    assert layout.export is not None
-    theirs = official_tensors({key: tuple(tensor.shape) for key, tensor in layout.export(network).items()})
-    converted = layout.convert(theirs, network, None)
-    assert not converted.dropped
-    assert not converted.unexpected
-    network.load_state_dict(converted.tensors, assign=True)
-    return network.eval()
-
-
 @pytest.fixture(scope="module")
 def vit_b() -> SegmentationNetwork:
-    network = published("upernet_vit_b")
-    assert isinstance(network, SegmentationNetwork)
-    return network
+    return published("upernet_vit_b", LAYOUT["s5-vit"])
 
 
 @pytest.fixture(scope="module")
 def vit_b_moe() -> MultiTaskNetwork:
-    network = published("upernet_vit_b_moe")
+    network = published_module("upernet_vit_b_moe", LAYOUT["s5-moe"])
     assert isinstance(network, MultiTaskNetwork)
     return network
-
-
-def stages(network: SegmentationNetwork, image: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        features = network.encode(image)
-        decoded = network.decoder(features)
-        head: Any = network.segmentation_head
-        found = {f"neck{index}": feature for index, feature in enumerate(features)} | {"decoder": decoded}
-        return found | {"lowres_logits": head.convolution(decoded), "logits": network(image)}
-
-
-def compare(network: SegmentationNetwork, name: str, thin: int = 1) -> None:
-    expected, statistics = arrays(S5 / "forward" / f"{name}.npz"), read_json(S5 / "forward" / f"{name}.json")
-    image = normal(statistics["input_key"], tuple(statistics["input_shape"])) * statistics.get("input_scale", 1.0)
-    found = stages(network, image)
-    logits = found["logits"][0]
-    assert_near(logits[:, 3::7, 5::7], expected["logits_sub"], 1e-4, 1e-5)
-    if "argmax" in expected:
-        assert (logits.argmax(dim=0).numpy() == expected["argmax"]).mean() >= 0.999
-    for stage, tensor in found.items():
-        if stage in statistics:
-            assert_statistics(tensor, statistics[stage])
-        if f"{stage}_channels" in expected:
-            part = tensor[0, torch.from_numpy(expected[f"{stage}_channels"])]
-            part = part[:, 1::3, 2::3] if part.shape[-1] > 16 else part
-            assert_near(part, expected[stage], 2e-4 if stage.startswith("neck") else 1e-4, 1e-5)
-    if "lowres_logits" in expected:
-        assert_near(found["lowres_logits"][0, :, ::thin, ::thin], expected["lowres_logits"], 1e-4, 1e-5)
 
 
 def test_vit_b_computes_every_stage_as_published(vit_b: SegmentationNetwork) -> None:
@@ -95,9 +50,7 @@ def test_explicit_attention_computes_vit_b_as_published_too(vit_b: SegmentationN
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["l", "h"])
 def test_larger_vits_compute_as_published(size: str) -> None:
-    network = published(f"upernet_vit_{size}")
-    assert isinstance(network, SegmentationNetwork)
-    compare(network, f"vit_{size}_128_c16", thin=4)
+    compare(published(f"upernet_vit_{size}", LAYOUT["s5-vit"]), f"vit_{size}_128_c16", thin=4)
 
 
 @pytest.mark.parametrize("task", ["vaihingen", "potsdam", "openearthmap", "loveda"])

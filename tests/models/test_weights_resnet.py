@@ -114,13 +114,13 @@ class TestResNets:
 
     def test_three_convolutions_take_stems_of_their_kind_alone(self):
         network = create(
-            "deeplabv3plus_resnet50", num_classes=2, layers=(1, 1, 1, 1), planes=(64, 8, 8, 8), decoder_channels=8, seed=0
+            "deeplabv3plus_resnet50", num_classes=2, layers=(1, 1, 1, 1), planes=(64, 8, 8, 16), decoder_channels=8, seed=0
         ).eval()
-        deep = random_weights(timm.create_model("resnet50s", num_classes=4, layers=(1, 1, 1, 1), channels=(64, 8, 8, 8)), scale=0.03)
+        deep = random_weights(timm.create_model("resnet50s", num_classes=4, layers=(1, 1, 1, 1), channels=(64, 8, 8, 16)), scale=0.03)
         report = load_weights(network, deep.state_dict())
         assert report.verdict == "encoder only"
         assert torch.equal(network.encoder.body.conv1[6].weight, deep.conv1[6].weight)
-        shallow = random_weights(timm.create_model("resnet50", num_classes=4, layers=(1, 1, 1, 1), channels=(64, 8, 8, 8)), scale=0.03)
+        shallow = random_weights(timm.create_model("resnet50", num_classes=4, layers=(1, 1, 1, 1), channels=(64, 8, 8, 16)), scale=0.03)
         report = load_weights(network, shallow.state_dict())
         assert torch.equal(network.encoder.body.layer4[0].conv3.weight, shallow.layer4[0].conv3.weight)
         assert torch.equal(network.encoder.body.conv1[6].weight, deep.conv1[6].weight)

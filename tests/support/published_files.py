@@ -65,8 +65,8 @@ def files() -> dict[str, Any]:
     satmae, dofa = official("cromss_upernet_satmae_l", num_classes=1), official("cromss_upernet_dofa_l", num_classes=1)
     fusion = official("cromss_mid2_resnet50", num_classes=9)
     mae = vit() | {"decoder_embed.weight": torch.zeros(2, 2), "decoder_pos_embed": torch.zeros(1, 5, 2), "mask_token": torch.zeros(1, 1, 2)}
-    # A momentum encoder, a student: enough of it to be told from the one that is taken.
     scalemae = vit() | {"fpn.0.weight": torch.zeros(2), "decoder_embed.weight": torch.zeros(2, 2)}
+    # A momentum encoder, a student: enough of it to be told from the one that is taken.
     seen, other = resnet(13), {name: tensor for name, tensor in resnet(13, seed=1).items() if not name.startswith("layer4.")}
     # What training programs leave beside the weights: an object of a class of Python.
     settings = argparse.Namespace(lr=1e-4, data_path="somewhere", output_dir=None)
@@ -79,10 +79,7 @@ def files() -> dict[str, Any]:
         "swin_t_s4p_upernet.pth": {"model": prefixed("module.", swin)},
         "resnet101_s4p_deeplabv3plus.pth": {"model": prefixed("module.", deeplab)},
         "mae_pretrain_vit_base.pth": {"model": mae, "epoch": 399, "args": settings},
-        "scalemae_vit_base.pth": {
-            "model": vit() | {"fpn.0.weight": torch.zeros(2), "decoder_embed.weight": torch.zeros(2, 2)},
-            "args": settings,
-        },
+        "scalemae_vit_base.pth": {"model": scalemae, "args": settings},
         "satmae_vit_large.pth": {"model": part(satmae, "encoder."), "args": settings},
         "dofa_vit_large.pth": part(dofa, "encoder."),
         "cromss_mid.ckpt": {"state_dict": prefixed("net.", fusion), "hyper_parameters": {"args": settings}, "epoch": 99},

@@ -18,13 +18,21 @@ from tilth.models.weights.layout import Layout
 
 
 def published(name: str, layout: Layout, recipe: str = "A") -> SegmentationNetwork:
-    """A network for 128 pixels with the recipe's values, brought in through its layout."""
+    """A network of one task for 128 pixels with the recipe's values, brought in through its layout."""
+    network = published_module(name, layout, recipe)
+    assert isinstance(network, SegmentationNetwork)
+    return network
+
+
+def published_module(name: str, layout: Layout, recipe: str = "A") -> nn.Module:
+    """The same for a network of any kind."""
     with torch.device("meta"):
         network = create(name, image_size=128)
-    assert isinstance(network, SegmentationNetwork)
     assert layout.export is not None
     theirs = official_tensors({key: tuple(tensor.shape) for key, tensor in layout.export(network).items()}, recipe)
-    network.load_state_dict(layout.convert(theirs, network, None).tensors, assign=True)
+    converted = layout.convert(theirs, network, None)
+    assert not converted.unexpected
+    network.load_state_dict(converted.tensors, assign=True)
     for module in network.modules():
         index = getattr(module, "relative_index", None)
         if isinstance(index, Tensor):

@@ -18,7 +18,8 @@ _SR3 = {"width": 8, "norm_groups": 4, "res_blocks": 1}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     **{f"upernet_vit_{size}": _VIT for size in "blh"},
-    **{f"upernet_vit_{size}_rvsa": _VIT for size in "bl"},
+    # Full attention in every second layer: by default it would be in every one of these four.
+    **{f"upernet_vit_{size}_rvsa": _VIT | {"interval": 2} for size in "bl"},
     **{f"upernet_vit_{size}_moe": _VIT | {"part": 8, "tasks": {"vaihingen": 5, "loveda": 7}} for size in "blh"},
     "upernet_swin_t": {"width": 6, "depths": (1, 1, 2, 1), "heads": (1, 2, 3, 6), "decoder_channels": 8},
     **{f"deeplabv3plus_resnet{depth}": _DEEPLAB for depth in (50, 101)},
@@ -56,7 +57,10 @@ def images_for(name: str, height: int, width: int, batch: int = 1, bands: int | 
     draw = torch.Generator().manual_seed(2)
     counts = NAMES[name].in_channels if bands is None else bands
     images = tuple(torch.randn(batch, count, height, width, generator=draw) for count in ((counts,) if isinstance(counts, int) else counts))
-    return (*images, torch.linspace(0.3, 0.9, batch)) if NAMES[name].kind == "diffusion" else images
+    if NAMES[name].kind != "diffusion":
+        return images
+    # Times of the guided type are steps, the last of them first; SR3 is told how much of the image is left.
+    return (*images, torch.linspace(999.0, 250.0, batch) if "guided" in name else torch.linspace(0.3, 0.9, batch))
 
 
 def outputs(name: str, network: nn.Module, images: tuple[Tensor, ...]) -> list[Tensor]:

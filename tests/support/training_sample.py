@@ -70,6 +70,11 @@ def catalog_of(rows: list[dict[str, Any]]) -> Catalog:
     return Catalog.from_rows(rows, {"rgb": get_sensor("rgb")}, {SCHEME.name: SCHEME})
 
 
+def tiles_and_pool(folder: Path) -> tuple[Catalog, Catalog]:
+    """Five labelled tiles and a pool of seven without labels, in memory."""
+    return catalog_of(make_rows(folder, "lab", 5, split="train")), catalog_of(make_rows(folder, "pool", 7, split=None, labelled=False))
+
+
 def write_catalogs(folder: Path, size: tuple[int, int] = (48, 40), ignored: bool = True) -> tuple[Path, Path]:
     """Five labelled tiles with three for validation, and a pool of seven without labels; returns the two catalog files."""
     labelled = make_rows(folder, "lab", 5, split="train", size=size, ignored=ignored) + make_rows(folder, "val", 3, split="val", size=size)
@@ -96,6 +101,8 @@ def words(labelled: Path, pool: Path, out: Path, *more: str) -> list[str]:
         "settings.threshold": "0.4",
     }
     settings |= dict(item.split("=", 1) for item in more if not item.startswith("--"))
+    if settings.get("settings.variant", "fixmatch") not in ("fixmatch", "unimatch"):
+        del settings["settings.threshold"]
     flags = [item for item in more if item.startswith("--")]
     catalogs = ["--labelled", str(labelled), "--unlabelled", str(pool), "--out", str(out)]
     return ["pretrain", "s4p", *catalogs, *flags, *(f"{key}={value}" for key, value in settings.items())]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.prefork import Server
-from support.training_sample import catalog_of, make_rows, write_catalogs
+from support.training_sample import tiles_and_pool, write_catalogs
 from tilth.catalog.table import Catalog
 
 
@@ -25,5 +25,4 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def catalogs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, Catalog]:
     """Labelled tiles and a pool, in memory."""
-    folder = tmp_path_factory.mktemp("tiles")
-    return catalog_of(make_rows(folder, "lab", 5, split="train")), catalog_of(make_rows(folder, "pool", 7, split=None, labelled=False))
+    return tiles_and_pool(tmp_path_factory.mktemp("tiles"))

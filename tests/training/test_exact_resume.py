@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from support.prefork import Server
+from support.resuming import WEIGHTS, check_same, stop_after, told
 from support.training_sample import metrics, words
-
-WEIGHTS = Path("model") / "model.safetensors"
-CLOCKS = {"time_s", "tiles_per_s", "memory_gb", "time_left_s"}
 
 
 @pytest.fixture(scope="module")
@@ -23,35 +18,6 @@ def whole(server, data, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert server.run(words(*data, run), run.with_suffix(".log")) == 0, run.with_suffix(".log").read_text()
     return run
-
-
-def steps_done(run: Path) -> int:
-    file = run / "metrics.jsonl"
-    lines = [line for line in file.read_text().splitlines() if '"train"' in line] if file.is_file() else []
-    return len(lines)
-
-
-def stop_after(server: Server, command: list[str], run: Path, steps: int, number: int, delay_s: float = 0.0) -> int:
-    """Start a command, send it a signal once ``steps`` steps are logged, and wait for its end."""
-    process = server.start(command, run.with_suffix(".log"))
-    ends = time.monotonic() + 60
-    while steps_done(run) < steps or not (run / "checkpoints" / "last.safetensors").is_file():
-        assert server.runs(process), run.with_suffix(".log").read_text()
-        assert time.monotonic() < ends, run.with_suffix(".log").read_text()
-        time.sleep(0.002)
-    time.sleep(delay_s)
-    os.kill(process, number)
-    return server.wait(process)
-
-
-def told(run: Path) -> list[dict]:
-    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in metrics(run)]
-
-
-def check_same(run: Path, whole: Path) -> None:
-    assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
-    assert told(run) == told(whole)
-    assert not (run / "checkpoints" / "best").exists()
 
 
 def test_run_leaves_what_it_promises(whole):
@@ -102,6 +68,15 @@ def test_interrupted_run_says_how_to_go_on_and_ends_with_the_same_bytes(server, 
     assert not (run / "model").exists()
     assert server.run([*command, "--resume"], run.with_suffix(".log")) == 0
     check_same(run, whole)
+
+
+def test_run_with_the_fused_optimiser_that_goes_on_with_checkpointing_ends_with_the_same_bytes(server, data, tmp_path):
+    runs = [tmp_path / "whole", tmp_path / "stopped"]
+    commands = [words(*data, run, "loop.fused=yes", "loop.steps=6", "loop.checkpoint_every=2") for run in runs]
+    assert server.run(commands[0], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert stop_after(server, commands[1], runs[1], 3, signal.SIGKILL) == -signal.SIGKILL
+    assert server.run([*commands[1], "--resume", "loop.checkpointing=yes"], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    check_same(runs[1], runs[0])
 
 
 def test_resumed_run_in_channels_last_layout_ends_with_the_same_bytes(server, data, tmp_path):

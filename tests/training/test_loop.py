@@ -171,6 +171,62 @@ def test_channels_last_gives_the_same_losses(tmp_path, catalogs):
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def run_losses(folder, catalogs, **loop):
+    trainer, _ = make_trainer(folder, {"learning_rate": 1e-4, **loop}, catalogs=catalogs)
+    trainer.fit()
+    return [line["loss"] for line in metrics(folder)], weights(trainer)
+
+
+@pytest.mark.parametrize("more", [{}, {"batch_size": 4, "accumulate": 2}, {"precision": "bf16-mixed"}])
+def test_checkpointing_gives_the_same_bits_batch_statistics_too(tmp_path, catalogs, monkeypatch, more):
+    passes = []
+    batch_norm = torch.nn.functional.batch_norm
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", lambda *given, **named: passes.append(1) or batch_norm(*given, **named))
+    (losses, plain), counted = run_losses(tmp_path / "plain", catalogs, **more), len(passes)
+    passes.clear()
+    again, found = run_losses(tmp_path / "again", catalogs, checkpointing=True, **more)
+    assert len(passes) > counted  # something was computed twice
+    assert again == losses
+    assert same(plain, found)
+    assert any(name.endswith("running_mean") for name in plain)
+
+
+def test_checkpointing_of_a_network_that_cannot_is_refused_in_one_line(tmp_path, catalogs):
+    cannot = NetworkConfig(name="cromss_unet_resnet50", options={"encoder": "resnet18"})
+    with pytest.raises(ConfigError, match="checkpointing: no part of this network") as caught:
+        make_trainer(tmp_path / "run", {"checkpointing": True}, catalogs=catalogs, network=cannot, start=False)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"clip_norm": 0.01}, {"precision": "bf16-mixed"}])
+def test_fused_optimiser_gives_the_same_weights_beyond_rounding(tmp_path, catalogs, more):
+    (losses, plain), (again, found) = (run_losses(tmp_path / str(fused), catalogs, fused=fused, **more) for fused in (False, True))
+    assert again == pytest.approx(losses, rel=1e-5)
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name], value, atol=2e-6, rtol=1e-4)
+
+
+def test_transformer_learns_the_same_with_all_ways_to_be_faster(tmp_path, catalogs):
+    losses = []
+    for attention, loop in (("explicit", {}), ("sdpa", {"checkpointing": True, "fused": True, "channels_last": True})):
+        options = {"width": 24, "depth": 4, "heads": 2, "decoder_channels": 8, "attention": attention}
+        network = NetworkConfig(name="upernet_vit_b", image_size=32, options=options)
+        loop = {"learning_rate": 1e-4, "no_decay": "official", **loop}
+        trainer, _ = make_trainer(tmp_path / attention, loop, catalogs=catalogs, network=network)
+        trainer.fit()
+        losses.append([line["loss"] for line in metrics(tmp_path / attention)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_fused_optimiser_is_chosen_by_device_unless_it_is_named():
+    found = [build_optimiser(nn.Linear(2, 2), LoopConfig(fused=fused)).defaults["fused"] for fused in ("auto", True, False)]
+    assert found == [False, True, False]
+    assert [LoopConfig.parse({"fused": word}).fused for word in ("auto", "yes", "no")] == ["auto", True, False]
+    with pytest.raises(ConfigError, match="fused=yes does not go with precision=16-mixed"):
+        LoopConfig.parse({"fused": "yes", "precision": "16-mixed"})
+
+
 @pytest.mark.slow
 def test_compiled_network_trains(tmp_path, catalogs):
     losses = []
@@ -179,6 +235,23 @@ def test_compiled_network_trains(tmp_path, catalogs):
         trainer.fit()
         losses.append([line["loss"] for line in metrics(tmp_path / name)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_network_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path, catalogs):
+    loop = {"steps": 4, "compile": True, "fused": True, "checkpoint_every": 1, "learning_rate": 1e-3}
+    whole, _ = make_trainer(tmp_path / "whole", loop, catalogs=catalogs)
+    whole.fit()
+    trainer, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs)
+    batches = trainer._batches
+    trainer._batches = lambda: (item for _, item in zip(range(2), batches(), strict=False))
+    trainer._export = lambda: None
+    trainer.fit()
+    again, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs, start=False)
+    again.resume()
+    assert again.step == 2
+    again.fit()
+    assert same(weights(again), weights(whole))
 
 
 def test_rate_of_every_step_is_that_of_the_schedule(tmp_path, catalogs):

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from support.tiny_networks import OPTIONS
 from support.training_sample import tiny_model
+from tilth.models.by_name import create
+from tilth.models.weights.load import official_state_dict
 from tilth.training.config import LoopConfig, ScheduleConfig
 from tilth.training.optimiser import LearningRate, build_optimiser, decays
 
@@ -23,6 +26,44 @@ def named(model: str) -> dict[str, nn.Parameter]:
 def test_official_rule_exempts_what_the_published_program_exempts(model):
     exempt = [name for name, parameter in named(model).items() if not decays(name, parameter, "official")]
     assert exempt == RECORDED["models"][model]["no_decay"]
+
+
+TINY = {
+    "vit_b": ("upernet_vit_b", {"width": 24, "heads": 2, "decoder_channels": 8}),
+    "vit_b_rvsa": ("upernet_vit_b_rvsa", {"width": 24, "heads": 2, "decoder_channels": 8}),
+    "swin_t": ("upernet_swin_t", {"width": 6, "heads": (1, 2, 3, 6), "decoder_channels": 8}),
+}
+"""The networks behind the recorded names: as deep, but narrow."""
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_official_rule_holds_for_our_networks_by_the_published_names(model):
+    name, options = TINY[model]
+    network = create(name, image_size=64, **options)
+    theirs = {tensor.data_ptr(): name for name, tensor in official_state_dict(network).items()}
+    optimiser = build_optimiser(network, LoopConfig(no_decay="official", weight_decay=0.3))
+    found = {group["weight_decay"]: {theirs[parameter.data_ptr()] for parameter in group["params"]} for group in optimiser.param_groups}
+    exempt = set(RECORDED["models"][model]["no_decay"])
+    assert found.get(0.0, set()) == exempt
+    idle = {theirs[parameter.data_ptr()] for parameter in network.parameters() if not parameter.requires_grad}
+    assert found[0.3] | idle == set(RECORDED["models"][model]["dimensions"]) - exempt
+    assert not found[0.3] & idle
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus_resnet101", "upernet_vit_b_moe"])
+def test_official_rule_exempts_nothing_where_published_names_speak_of_no_norm(name):
+    # Ours do: a rule that looked at them would exempt the norms.
+    network = create(name, image_size=64, **OPTIONS[name])
+    assert any("norm" in name for name, _ in network.named_parameters())
+    assert [group["weight_decay"] for group in build_optimiser(network, LoopConfig(no_decay="official")).param_groups] == [0.01]
+
+
+def test_official_rule_goes_by_own_names_where_nobody_published_the_network():
+    model = tiny_model()
+    optimiser = build_optimiser(model, LoopConfig(no_decay="official", weight_decay=0.3))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimiser.param_groups:
+        assert all(("norm" in names[id(parameter)]) == (group["weight_decay"] == 0) for parameter in group["params"])
 
 
 @pytest.mark.parametrize("model", ["vit_b", "vit_b_rvsa", "swin_t"])

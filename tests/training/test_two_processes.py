@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from support import two_ranks
-from support.prefork import Server
+from support.resuming import free_port, run_two
 from support.training_sample import metrics, words, write_catalogs
 from tilth.errors import RunError
 from tilth.training.distributed import synchronise_batch_norm
@@ -22,26 +21,11 @@ from tilth.training.distributed import synchronise_batch_norm
 EXACT = ("loss", "loss_labelled", "loss_unlabelled", "accepted_share")
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-def run_two(server: Server, command: list[str], log: Path) -> None:
-    """Run a command in two processes with the environment that torchrun gives them."""
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    logs = [log.with_suffix(f".{rank}") for rank in range(2)]
-    started = [server.start(command, logs[rank], RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
-    assert [server.wait(process) for process in started] == [0, 0], [file.read_text() for file in logs]
-
-
-def check_losses(one: Path, two: Path) -> None:
+def check_losses(one: Path, two: Path, names: tuple[str, ...] = EXACT) -> None:
     first, second = ([line for line in metrics(run) if line["kind"] == "train"] for run in (one, two))
     assert [line["step"] for line in first] == [line["step"] for line in second] == list(range(1, len(first) + 1))
     for left, right in zip(first, second, strict=True):
-        for name in EXACT:
+        for name in names:
             assert right[name] == pytest.approx(left[name], rel=1e-5, abs=1e-8), (left["step"], name)
 
 
@@ -74,6 +58,35 @@ def test_losses_equal_one_process_with_the_default_denominator(server, full, tmp
     assert server.run(words(*full, one, *common), tmp_path / "log") == 0
     run_two(server, words(*full, two, *common, "loop.devices=2", "loop.accumulate=1"), tmp_path / "log")
     check_losses(one, two)
+
+
+VARIANTS = {
+    "unimatch": ["settings.threshold=0.345"],
+    "corrmatch": ["settings.threshold_start=0.345", "settings.threshold_momentum=0.9", "settings.projection_width=16"],
+    "wscl": ["settings.partner=stream", "settings.mix_probability=1"],
+}
+
+
+# CorrMatch does all that the others do between processes but for the percentile of WSCL.
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.slow) if name == "unimatch" else name for name in VARIANTS])
+def test_losses_of_every_variant_equal_one_process(server, data, tmp_path, variant):
+    short = [item for item in SHORT if not item.startswith("settings")]
+    common = [*short, "loop.seed=1", "loop.denominator=global", "weak.size=64", f"settings.variant={variant}", *VARIANTS[variant]]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert server.run(words(*data, one, *common), tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    run_two(server, words(*data, two, *common, "loop.devices=2"), tmp_path / "log")
+    first = next(line for line in metrics(one) if line["kind"] == "train")
+    named = tuple(name for name in first if name.startswith("loss") or name in ("accepted_share", "threshold"))
+    assert set(named) > {"loss", "loss_labelled", "loss_unlabelled"}
+    assert first["accepted_share"] > 0.05
+    check_losses(one, two, named)
+
+
+def test_partners_in_two_processes_are_other_images_of_the_same_process(server, data, tmp_path):
+    common = ["loop.steps=2", "loop.checkpoint_every=1", "settings.partner=batch", "loop.devices=2"]
+    run_two(server, words(*data, tmp_path / "run", *common), tmp_path / "log")
+    with pytest.raises(AssertionError, match=r"settings\.partner=stream"):
+        run_two(server, words(*data, tmp_path / "alone", *common, "loop.batch_size=2"), tmp_path / "log")
 
 
 def test_run_that_cannot_start_stops_all_processes(server, data, tmp_path):

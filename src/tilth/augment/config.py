@@ -45,6 +45,7 @@ class StrongConfig(Config):
     saturation: Probability = Field(default=0.5, description="factor from U(1 - s, 1 + s) (S5)")
     hue: float = Field(default=0.25, ge=0, le=0.5, description="shift from U(-h, h), in turns of the colour circle (S5)")
     grayscale_probability: Probability = Field(default=0.2, description="probability of grey optical bands (S5)")
+    edge_probability: Probability = Field(default=0.0, description="probability of enhanced edges of optical bands (WSCL: 0.5; S5: none)")
     blur_probability: Probability = Field(default=0.5, description="probability of a Gaussian blur (S5)")
     blur_sigma: tuple[Positive, Positive] = Field(default=(0.1, 2.0), description="range of the blur's standard deviation in pixels (S5)")
     radar_gain_db: float = Field(default=2.0, ge=0, description="radar: offset from U(-g, g) in decibels, with the jitter; own proposal")

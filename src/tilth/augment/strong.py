@@ -42,6 +42,7 @@ class StrongDraw:
         radar_gain_db: offset in decibels.
         radar_contrast: factor around the mean.
         looks: looks of the added speckle; 0 for none.
+        edges: whether edges of the optical bands are enhanced.
     """
 
     jitter: bool
@@ -52,6 +53,7 @@ class StrongDraw:
     radar_gain_db: float
     radar_contrast: float
     looks: float
+    edges: bool = False
 
 
 def draw_strong(draw: int, config: StrongConfig, view: int = 0) -> StrongDraw:
@@ -81,7 +83,8 @@ def draw_strong(draw: int, config: StrongConfig, view: int = 0) -> StrongDraw:
     gain, contrast = around(0, config.radar_gain_db), around(1, config.radar_contrast)
     speckle = bool(generator.random() < config.speckle_probability)
     looks = float(np.exp(generator.uniform(*np.log(config.speckle_looks))))
-    return StrongDraw(jitter, order, factors, grayscale, sigma if blur else 0.0, gain, contrast, looks if speckle else 0.0)
+    edges = bool(generator.random() < config.edge_probability)
+    return StrongDraw(jitter, order, factors, grayscale, sigma if blur else 0.0, gain, contrast, looks if speckle else 0.0, edges)
 
 
 @torch.no_grad()
@@ -186,7 +189,7 @@ def _put(unit: Tensor, samples: list[int], bands: Sequence[int], part: Tensor) -
 
 
 def _jitter_optical(unit: Tensor, bands: _Bands, plans: Sequence[StrongDraw], valid: Tensor | None) -> Tensor:
-    """Brightness, contrast, saturation and hue in each sample's own order, then grey; in place."""
+    """Brightness, contrast, saturation and hue in each sample's own order, then edges, then grey; in place."""
     if not bands.optical:
         return unit
     for place in range(4):
@@ -208,6 +211,10 @@ def _jitter_optical(unit: Tensor, bands: _Bands, plans: Sequence[StrongDraw], va
             else:
                 part = photometry.hue(part, factor)
             _put(unit, samples, channels, part.clamp_(0, 1) if bands.clamp else part)
+    samples = [sample for sample, plan in enumerate(plans) if plan.edges]
+    if samples:
+        part = photometry.enhance_edges(_take(unit, samples, bands.optical))
+        _put(unit, samples, bands.optical, part.clamp_(0, 1) if bands.clamp else part)
     samples = [sample for sample, plan in enumerate(plans) if plan.grayscale]
     if samples:
         part = _take(unit, samples, bands.optical)

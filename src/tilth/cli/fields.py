@@ -91,7 +91,8 @@ def _field(name: str, info: FieldInfo, default: Any, note: str) -> Field:
     extra = info.json_schema_extra
     positional = isinstance(extra, Mapping) and bool(extra.get("positional"))
     role: Role = "argument" if positional else "option"
-    return _make(name, role, name.upper() if positional else f"--{name.replace('_', '-')}", info, default, note)
+    # What Python keeps for itself has an underscore behind it there: as_ is --as.
+    return _make(name, role, name.upper() if positional else f"--{name.removesuffix('_').replace('_', '-')}", info, default, note)
 
 
 def _make(key: str, role: Role, shown: str, info: FieldInfo, default: Any, note: str) -> Field:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tilth.errors import TilthError
+from tilth.errors import OutputExistsError, TilthError
 
 SIDECAR = ".aux.xml"
 """Suffix that GDAL appends to a raster's name for what the format itself cannot hold (class names in a GeoTIFF)."""
@@ -90,6 +90,47 @@ def new_folder(folder: Path) -> Iterator[None]:
                 inside.unlink(missing_ok=True)
         remove_empty(above if was_there else [folder, *above])
         raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; it takes that name when the block ends well, with all that is in it, or is removed.
+
+    Args:
+        folder: the folder to make; must not be there, or be empty.
+
+    Yields:
+        An empty folder.
+
+    Raises:
+        OutputExistsError: ``folder`` is a file, or holds something.
+        TilthError: it cannot be made.
+    """
+    check_free(folder)
+    made = make_folder(folder.parent)
+    temporary = folder.with_name(f".{_plain(folder.name)}.{os.getpid()}-{next(_COUNTER)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.replace(folder)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        remove_empty(made)
+        if isinstance(error, OSError) and not isinstance(error, TilthError):
+            raise TilthError(f"{folder}: cannot be written: {reason_of(error)}") from error
+        raise
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something, before work is done for it.
+
+    Raises:
+        OutputExistsError: it is a file, or not empty.
+    """
+    if folder.is_file():
+        raise OutputExistsError(f"{folder}: is a file; give the name of a folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(f"{folder}: already holds files; choose another --out, or remove it")
 
 
 @contextmanager

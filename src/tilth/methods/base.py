@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tilth import seeds
 from tilth.batch import Batch
 from tilth.config import Config
 from tilth.errors import ConfigError, suggest
@@ -52,35 +54,82 @@ class Losses:
         return torch.stack(list(self.terms.values())).sum()
 
 
+@dataclass(frozen=True)
+class Score:
+    """What tells how good a training is on tiles that it does not see.
+
+    Attributes:
+        name: what validation calls it.
+        higher_is_better: whether the best is the highest.
+    """
+
+    name: str
+    higher_is_better: bool = True
+
+    def better(self, score: float, best: float | None) -> bool:
+        """Whether a score is better than the best so far; anything is better than none."""
+        return best is None or (score > best if self.higher_is_better else score < best)
+
+
 class Method(ABC):
     """How a network learns. One file each, read top to bottom like the paper.
 
     Attributes:
+        needs_labels: whether any stream is labelled; without, a training has no classes, and validates by the method's own loss.
+        score: what validation tells, and the best weights are kept by.
         streams: the named supplies of batches that ``step`` wants.
         model: the bare network being trained.
-        student: calls the network for the training pass; under several processes it is the wrapper that averages gradients.
+        trained: what the loop trains: the model, or a module of the method's own that holds it, calls it in another way or adds layers
+            that are optimised, kept in checkpoints and left behind when the model is exported.
+        student: calls ``trained`` for the training pass; under several processes it is the wrapper that averages gradients.
         average: the exponential moving average of the model, where the loop keeps one.
         autocast: enters the run's mixed precision; the student enters it by itself.
         count: turns a local pixel count into the denominator of a mean: itself, or the mean over all processes.
+        gather: stacks a tensor of one shape from all processes, first axis over processes; no gradient passes.
+        seed: of the run, for draws that belong to a step; those of a sample are functions of its ``draw``.
     """
 
     Config: ClassVar[type[Config]]
-    streams: ClassVar[Mapping[str, Stream]]
+    needs_labels: ClassVar[bool] = True
+    score: ClassVar[Score] = Score("mIoU")
+    streams: Mapping[str, Stream]
 
     def __init__(self, config: Any, model: Segmenter) -> None:
         self.config = config
         self.model = model
-        self.student: Callable[[Tensor], Tensor] = model
+        self.trained: nn.Module = model
+        self.student: Callable[..., Any] = model
         self.average: Segmenter | None = None
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.count: Callable[[Tensor], Tensor] = lambda count: count
+        self.gather: Callable[[Tensor], Tensor] = lambda value: value.unsqueeze(0)
+        self.seed = 0
 
     def check(self) -> None:  # noqa: B027 - a method need not have anything to refuse
         """Refuse settings that the run cannot serve; called before the first step, when the loop has set all attributes."""
 
+    def start_fresh(self) -> None:  # noqa: B027 - a method need not care what fresh weights are
+        """Give fresh weights what this method begins with; not called where the network starts from weights that were read."""
+
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Losses:
         """Compute the losses of one step; the network is in training mode and nothing else may change its state."""
+
+    def validation_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute a loss of held-out tiles without labels, as numerator and denominator; for methods that need no labels.
+
+        Called in evaluation mode and without gradient.
+        """
+        raise NotImplementedError(f"{type(self).__name__} validates on labels")
+
+    def export(self, model: Segmenter, folder: Path) -> None:
+        """Write what the training leaves: by default the model folder.
+
+        Args:
+            model: the weights to keep: the model, or its average.
+            folder: where to.
+        """
+        model.save(folder)
 
     def warnings(self, shares: Mapping[str, list[float]], step: int) -> list[str]:  # noqa: ARG002 - for methods that override it
         """Look at the shares logged since the last line and say in plain words what looks wrong."""
@@ -94,19 +143,23 @@ class Method(ABC):
         """Take back what :meth:`state_dict` gave."""
 
 
-def build_method(name: str, settings: Mapping[str, Any], model: Segmenter) -> Method:
+def build_method(name: str, settings: Mapping[str, Any], model: Segmenter, seed: int = 0) -> Method:
     """Build a method by name.
 
     Args:
         name: one of :func:`tilth.methods.method_names`.
         settings: the method's own configuration as a mapping; a family of methods also takes ``variant`` there.
         model: the network to train.
+        seed: fresh weights of the method's own layers are a pure function of this; the global random state is left as it was.
 
     Raises:
         ConfigError: unknown method or variant, or settings that do not validate.
     """
     chosen, rest = choose_method(name, settings)
-    return chosen(chosen.Config.parse(rest, source=f"settings of method {name!r}"), model)
+    config = chosen.Config.parse(rest, source=f"settings of method {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(seed, "method"))
+        return chosen(config, model)
 
 
 def choose_method(name: str, settings: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
@@ -116,7 +169,7 @@ def choose_method(name: str, settings: Mapping[str, Any]) -> tuple[type[Method],
     module = importlib.import_module(f"tilth.methods.{name}")
     rest = dict(settings)
     if hasattr(module, "__path__"):
-        variants = [item.name for item in pkgutil.iter_modules(module.__path__) if item.name != "parts"]
+        variants = [item.name for item in pkgutil.iter_modules(module.__path__) if item.name not in module.SHARED_PARTS]
         variant = str(rest.pop("variant", module.DEFAULT_VARIANT))
         if variant not in variants:
             raise ConfigError(f"method {name!r} has no variant {variant!r}; {suggest(variant, variants)}")

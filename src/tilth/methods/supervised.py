@@ -25,7 +25,7 @@ class Supervised(Method):
     """Cross-entropy on weakly augmented labelled crops."""
 
     Config: ClassVar[type[Config]] = SupervisedConfig
-    streams: ClassVar[Mapping[str, Stream]] = {"labelled": Stream("labelled")}
+    streams: Mapping[str, Stream] = {"labelled": Stream("labelled")}
     config: SupervisedConfig
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Losses:  # noqa: ARG002 - every step is alike

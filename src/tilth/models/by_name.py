@@ -14,6 +14,7 @@ from tilth import seeds
 from tilth.errors import ConfigError, TilthError, suggest
 from tilth.models.config import NetworkSpec
 from tilth.models.named import NAMES
+from tilth.models.options import check_options, check_sizes
 
 SPEC = "spec"
 """Attribute of a network by name that holds its :class:`tilth.models.config.NetworkSpec`."""
@@ -63,6 +64,8 @@ def create(
         if option not in known:
             raise ConfigError(f"{name} takes no option {option!r}; {suggest(option, known)}")
     bands = named.in_channels if in_channels is None else in_channels
+    check_sizes(name, named, bands, num_classes, image_size)
+    check_options(name, builder, options)
     # Every setting as JSON would give it back, so that a network read from its folder is built by the same values.
     spec = NetworkSpec(
         name=name,
@@ -98,5 +101,6 @@ def available() -> dict[str, int]:
     the S5 paper. Parameters that published files carry and no pass uses (class tokens, 257 in each UperNet of S5) are counted, as the
     papers do.
     """
-    with torch.device("meta"):
+    # Numbers for weights without memory are drawn nevertheless.
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
         return {name: sum(parameter.numel() for parameter in create(name).parameters()) for name in NAMES}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -18,13 +18,17 @@ MODEL_SCHEMA_VERSION = 2
 Decoder = Literal["unet", "fpn", "pspnet", "deeplabv3plus", "upernet"]
 
 
+Count = Annotated[int, pydantic.Field(strict=True, ge=1)]
+"""A number of things, of which there is at least one."""
+
+
 class NetworkSpec(Config):
     """A network by name: all that is needed to build it again. What :func:`tilth.models.create` was called with."""
 
     name: str
-    in_channels: int | tuple[int, ...]
-    num_classes: int
-    image_size: int
+    in_channels: Count | tuple[Count, ...]
+    num_classes: Count
+    image_size: Count
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 

@@ -8,8 +8,7 @@ from typing import Any, Literal, get_args
 from tilth.errors import ConfigError, suggest
 from tilth.models.decoders.parts import ClassHead
 from tilth.models.fusion import FusionNetwork, LateFusion, MidFusion, fusion_bands
-from tilth.models.network import SegmentationNetwork
-from tilth.models.s5 import LAYOUT
+from tilth.models.network import LAYOUT, SegmentationNetwork
 from tilth.models.vision_transformers.attention import Attention
 from tilth.models.vision_transformers.groups import GroupVisionTransformer
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
@@ -116,8 +115,10 @@ def transfer_vit(
         heads: of attention.
         patch: side of a patch in pixels; by default 16, for SatMAE 8.
         taps: four layers, 0-based, whose outputs are used; by default the ends of the quarters: 5, 11, 17, 23.
-        groups: of SatMAE: positions of the bands of each group; by default by number of bands.
-        wavelengths: of DOFA: centre of each band in micrometres; by default by number of bands.
+        groups: of SatMAE: positions of the bands of each group; by default those of ten bands of Sentinel-2. A Segmenter takes them from
+            its sensor where it can.
+        wavelengths: of DOFA: centre of each band in micrometres; by default those of 9, 10, 12 or 13 bands of Sentinel-2. A Segmenter takes
+            them from its sensor.
         decoder_channels: of UperNet.
         drop_path: rate at the last layer, growing from 0 at the first.
         attention: how attention is computed.
@@ -171,7 +172,7 @@ def _smp(decoder: str, encoder: str, in_channels: int, num_classes: int, options
     import segmentation_models_pytorch as smp
 
     if encoder not in resnet_names():
-        raise ConfigError(f"no ResNet is called {encoder!r}; {suggest(encoder, resnet_names())}")
+        raise ConfigError(f"encoder: no ResNet is called {encoder!r}; {suggest(encoder, resnet_names())}")
     built = smp.create_model(decoder, encoder_name=encoder, encoder_weights=None, in_channels=in_channels, classes=num_classes, **options)
     stages = [built.encoder.layer1, built.encoder.layer2, built.encoder.layer3, built.encoder.layer4]
     # The stem gives the first feature map, each stage one more; stages that the decoder has no use for do not run.

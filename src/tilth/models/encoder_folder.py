@@ -6,22 +6,23 @@ Segmenter starts from.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pydantic
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tilth.config import Config, describe
+from tilth.config import Config
 from tilth.errors import MissingFileError, UnreadableFileError
 from tilth.imagery.write import write_json
 from tilth.models.config import NetworkConfig
+from tilth.models.folder import read_folder_config
 from tilth.models.segmenter import CONFIG_FILE, WEIGHTS_FILE, Segmenter
 from tilth.models.tensors import save_tensors
+from tilth.models.weights.fit import fit
 from tilth.sensors import Sensor
 
 MODEL_TYPE: Literal["tilth-encoder"] = "tilth-encoder"
@@ -64,20 +65,23 @@ class EncoderWeights:
     def fill(self, model: Segmenter) -> None:
         """Put the weights into a Segmenter of the same network; what they leave out, decoder and classes stay as they are.
 
+        Bands and tables of positions are fitted as :func:`tilth.models.load_weights` fits them; all of it is copied, or nothing.
+
         Raises:
             UnreadableFileError: another network.
         """
-        try:
-            wrong = model.network.load_state_dict(self.tensors, strict=False)
-        except RuntimeError as error:
-            raise UnreadableFileError(
-                f"the weights of the encoder do not fit {model.config.network.title}: {' '.join(str(error).split())[:_SHOWN]}"
-            ) from None
+        state = model.network.state_dict()
         may_lack = tuple(f"{ENCODER}{name}" for name in self.config.left_out)
-        missing = [name for name in wrong.missing_keys if name.startswith(ENCODER) and not name.startswith(may_lack)]
-        if wrong.unexpected_keys or missing:
-            named = ", ".join([*wrong.unexpected_keys, *missing])[:_SHOWN]
+        unknown = [name for name in self.tensors if name not in state]
+        missing = [name for name in state if name.startswith(ENCODER) and name not in self.tensors and not name.startswith(may_lack)]
+        if unknown or missing:
+            named = ", ".join([*unknown, *missing])[:_SHOWN]
             raise UnreadableFileError(f"the weights of the encoder do not fit {model.config.network.title}: {named}")
+        fitted = fit(self.tensors, model.network, "the weights of the encoder").tensors
+        # Checked as a whole, so no model is ever half loaded.
+        with torch.no_grad():
+            for name, tensor in fitted.items():
+                state[name].copy_(tensor)
 
 
 def save_encoder(model: Segmenter, folder: str | Path, left_out: tuple[str, ...] = ()) -> Path:
@@ -123,24 +127,8 @@ def load_encoder(folder: str | Path) -> EncoderWeights:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (place / name).is_file():
             raise MissingFileError(f"{place}: not an encoder folder, {name} is missing; give a run of tilth pretrain mae")
-    config = _read_config(place / CONFIG_FILE)
+    config = read_folder_config(place / CONFIG_FILE, EncoderConfig, MODEL_TYPE, ENCODER_SCHEMA_VERSION)
     try:
         return EncoderWeights(config, load_file(place / WEIGHTS_FILE))
     except (SafetensorError, OSError) as error:
         raise UnreadableFileError(f"{place / WEIGHTS_FILE}: damaged weights: {error}") from None
-
-
-def _read_config(file: Path) -> EncoderConfig:
-    try:
-        tree: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UnreadableFileError(f"{file}: not JSON: {error}") from None
-    if not isinstance(tree, dict) or tree.get("model_type") != MODEL_TYPE:
-        raise UnreadableFileError(f"{file}: not an encoder of tilth; expected model_type {MODEL_TYPE!r}")
-    version = tree.get("schema_version", ENCODER_SCHEMA_VERSION)
-    if isinstance(version, int) and version > ENCODER_SCHEMA_VERSION:
-        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {version}, this one reads {ENCODER_SCHEMA_VERSION}); upgrade")
-    try:
-        return EncoderConfig.model_validate(tree)
-    except pydantic.ValidationError as error:
-        raise UnreadableFileError(describe(EncoderConfig, error, str(file))) from None

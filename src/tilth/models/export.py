@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from tilth.augment.normalise import fill_value
 from tilth.errors import ConfigError, RunError, TilthError, needs_extra
-from tilth.imagery.files import make_folder, move_into_place, reason_of, remove_empty
+from tilth.imagery.files import folder_lock, make_folder, move_into_place, reason_of, remove_empty
 from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import Segmenter
+from tilth.models.weights.report import groups
 
 Format = Literal["onnx", "torch"]
 
@@ -34,6 +35,8 @@ INPUT, OUTPUT = "image", "logits"
 _NOTE = "tilth"
 _TRIED = 2
 """Images that a graph for any number of them is made and tried with; torch takes 1 for a constant."""
+_LONGEST = 100
+"""Characters of a file's name that the folder it is made in is called after."""
 _INLINE_BYTES = 1_500_000_000
 """Weights larger than this lie in a file beside: one ONNX file holds 2 GB at most."""
 
@@ -86,7 +89,7 @@ def export_model(
 
     Args:
         model: what to export, on the CPU; is put into evaluation mode.
-        target: file to write. It is replaced in one go.
+        target: file to write. It is replaced in one go, and weights that lay beside the old one go with it.
         kind: of graph.
         size: height and width in pixels of the images it takes; these are fixed in the graph.
         batch: number of images it takes; None for any, where the network allows it, else 1.
@@ -94,7 +97,7 @@ def export_model(
 
     Raises:
         MissingExtraError: a library for ONNX is not installed.
-        RunError: the network cannot be written as such a graph, or the graph computes something else.
+        RunError: the network cannot be written as such a graph, the graph computes something else, or the model's logits are not finite.
         TilthError: the file cannot be written.
     """
     if kind == "onnx":
@@ -109,20 +112,47 @@ def export_model(
     made = make_folder(target.parent)
     try:
         # Under its own name in a folder of its own: an ONNX file names the file of its weights.
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem[:40]}.", dir=target.parent) as folder:
-            written = Path(folder) / target.name
+        with _workshop(target) as folder:
+            written = folder / target.name
             taken = _write(graph, model, written, kind, size, batch)
             difference = _compare(graph, model, written, kind, size, taken)
             # The weights first: a graph that is there has them.
-            files = sorted(Path(folder).iterdir(), key=lambda path: path == written)
+            files = sorted(folder.iterdir(), key=lambda path: path == written)
+            replaced = target.is_file()
             for path in files:
                 move_into_place(path, target.parent / path.name)
+            stale = weights_beside(target)
+            if replaced and stale.name not in {path.name for path in files}:
+                stale.unlink(missing_ok=True)
     except BaseException as error:
         remove_empty(made)
         if isinstance(error, OSError) and not isinstance(error, TilthError):
             raise TilthError(f"{target}: cannot be written: {reason_of(error)}") from error
         raise
     return Exported(tuple(target.parent / path.name for path in reversed(files)), taken, difference)
+
+
+def weights_beside(target: Path) -> Path:
+    """The file in which an ONNX graph keeps weights that it does not hold itself."""
+    return target.with_name(f"{target.name}.data")
+
+
+@contextlib.contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside a file to make it in; the name is always the same, so what a killed export left goes with the next one.
+
+    Raises:
+        TilthError: another process is making the same file.
+    """
+    folder = target.with_name(f".{target.name.encode()[:_LONGEST].decode(errors='ignore')}.export")
+    folder.mkdir(exist_ok=True)
+    with folder_lock(folder, "exporting into"):
+        try:
+            for left in folder.iterdir():
+                left.unlink()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(graph: _Graph, model: Segmenter, target: Path, kind: Format, size: tuple[int, int], batch: int | None) -> int | None:
@@ -151,6 +181,9 @@ def _write_onnx(graph: _Graph, image: Tensor, target: Path, batch: int | None, n
         graph, (image,), dynamo=True, dynamic_shapes=shapes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
     )
     assert program is not None, "only a file given at once leaves none"
+    shape = program.model.graph.inputs[0].shape
+    if batch is None and shape is not None and isinstance(shape[0], int):
+        raise ValueError("the number of images is fixed in the graph")  # where torch finds no other way, it does that unasked
     program.model.metadata_props[_NOTE] = note
     weights = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
     program.save(target, external_data=weights > _INLINE_BYTES)
@@ -166,21 +199,41 @@ def _compare(graph: _Graph, model: Segmenter, written: Path, kind: Format, size:
     """Run what was written, and the model.
 
     Raises:
-        RunError: they do not agree.
+        RunError: they do not agree, or the model's own logits are not finite, so that nothing can be compared.
     """
+    title = model.config.network.title
     worst, scale = 0.0, 1.0
     for count in [batch] if batch is not None else [_TRIED, 1]:
         image = _random_image(model, size, count, graph.normalisation)
+        with torch.no_grad():
+            expected = graph(image)
+        # Before anything is compared: max() of Python passes over what is no number.
+        if not torch.isfinite(expected).all():
+            raise RunError(
+                f"the logits of {title} are not finite, whatever the graph does; {_wild(model) or 'numbers run over on random pixels'}; "
+                "nothing was kept"
+            )
         found = _run_onnx(written, image) if kind == "onnx" else _run_torch(written, image)
         if found is None:
             return None
-        with torch.no_grad():
-            expected = graph(image)
+        if found.shape != expected.shape:
+            raise RunError(
+                f"the graph of {title} gives logits of shape {tuple(found.shape)}, the model {tuple(expected.shape)}; it was not kept"
+            )
+        if not torch.isfinite(found).all():
+            raise RunError(f"the graph of {title} gives logits that are not finite, the model does not; it was not kept")
         worst = max(worst, float((found - expected).abs().max()))
         scale = max(scale, float(expected.abs().max()))
-    if not worst <= TOLERANCE * scale:
-        raise RunError(f"the graph of {model.config.network.title} differs from the model by {worst:.1e} in its logits; it was not kept")
+    if worst > TOLERANCE * scale:
+        raise RunError(f"the graph of {title} differs from the model by {worst:.1e} in its logits; it was not kept")
     return worst
+
+
+def _wild(model: Segmenter) -> str | None:
+    """Name the weights that are not finite; None if all are."""
+    state = model.network.state_dict()
+    names = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    return f"so are its weights in {groups(names)}" if names else None
 
 
 def _run_onnx(written: Path, image: Tensor) -> Tensor | None:

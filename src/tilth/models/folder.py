@@ -7,8 +7,9 @@ A network that turns one image of a known sensor into a map of known classes is 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 import torch
@@ -29,6 +30,7 @@ MODEL_TYPE: Literal["tilth-network"] = "tilth-network"
 NETWORK_SCHEMA_VERSION = 1
 
 _SHOWN = 300
+_Kind = TypeVar("_Kind", bound=Config)
 
 
 class NetworkFolderConfig(Config):
@@ -88,7 +90,8 @@ def load_network(folder: str | Path, device: str | torch.device = "cpu") -> nn.M
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (place / name).is_file():
             raise MissingFileError(f"{place}: not a folder of a network, {name} is missing; give one that save_network wrote")
-    spec = _read_config(place / CONFIG_FILE).network
+    others = {"tilth-segmenter": "a Segmenter, not a network alone; read it with Segmenter.load"}
+    spec = read_folder_config(place / CONFIG_FILE, NetworkFolderConfig, MODEL_TYPE, NETWORK_SCHEMA_VERSION, others).network
     try:
         # With a seed of its own: fresh weights, replaced at once, would draw from the caller's random state.
         network = create(spec.name, spec.in_channels, spec.num_classes, spec.image_size, seed=0, **spec.options)
@@ -104,20 +107,32 @@ def load_network(folder: str | Path, device: str | torch.device = "cpu") -> nn.M
     return network.to(device).eval()
 
 
-def _read_config(file: Path) -> NetworkFolderConfig:
+def read_folder_config(file: Path, config: type[_Kind], kind: str, version: int, others: Mapping[str, str] | None = None) -> _Kind:
+    """Read ``config.json`` of a folder.
+
+    Args:
+        file: which.
+        config: what it holds.
+        kind: its ``model_type``.
+        version: the newest schema that is understood.
+        others: what to say of folders of other kinds, by ``model_type``.
+
+    Raises:
+        UnreadableFileError: damaged, of another kind, or of a newer schema.
+    """
     try:
         tree: Any = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"{file}: not JSON: {error}") from None
-    kind = tree.get("model_type") if isinstance(tree, dict) else None
-    if kind == "tilth-segmenter":
-        raise UnreadableFileError(f"{file}: a Segmenter, not a network alone; read it with Segmenter.load")
-    if kind != MODEL_TYPE:
-        raise UnreadableFileError(f"{file}: not a network of tilth; expected model_type {MODEL_TYPE!r}")
-    version = tree.get("schema_version", NETWORK_SCHEMA_VERSION)
-    if isinstance(version, int) and version > NETWORK_SCHEMA_VERSION:
-        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {version}, this one reads {NETWORK_SCHEMA_VERSION}); upgrade")
+    found = tree.get("model_type") if isinstance(tree, dict) else None
+    if found != kind:
+        noun = kind.removeprefix("tilth-")
+        said = (others or {}).get(str(found)) or f"not {'an' if noun[0] in 'aeiou' else 'a'} {noun} of tilth; expected model_type {kind!r}"
+        raise UnreadableFileError(f"{file}: {said}")
+    theirs = tree.get("schema_version", version)
+    if isinstance(theirs, int) and theirs > version:
+        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {theirs}, this one reads {version}); upgrade")
     try:
-        return NetworkFolderConfig.model_validate(tree)
+        return config.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise UnreadableFileError(describe(NetworkFolderConfig, error, str(file))) from None
+        raise UnreadableFileError(describe(config, error, str(file))) from None

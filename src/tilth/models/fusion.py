@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilth.errors import ConfigError, SensorMismatchError, UsageError, suggest
-from tilth.models.network import SegmentationNetwork, pad_to_multiple
+from tilth.models.network import SegmentationNetwork, pad_to_multiple, with_statistics
 
 MODALITIES = ("s1", "s2")
 """The modalities in the order in which their images are handed in and their logits come back."""
@@ -76,6 +76,7 @@ class FusionNetwork(nn.Module):
 
         Raises:
             SensorMismatchError: a band count is not that of the network, or the two do not show the same batch and size.
+            UsageError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
         """
         self._check(s1, s2)
         height, width = s1.shape[-2:]
@@ -83,9 +84,11 @@ class FusionNetwork(nn.Module):
         if JOINT in self.bands:
             images[JOINT] = torch.cat([s1, s2], dim=1)
         return tuple(
-            self.decode(self.encoder_of(branch)(pad_to_multiple(image, STRIDE)), branch)[..., :height, :width]
-            for branch, image in images.items()
+            with_statistics(self._branch, pad_to_multiple(image, STRIDE), branch)[..., :height, :width] for branch, image in images.items()
         )
+
+    def _branch(self, image: Tensor, branch: str) -> Tensor:
+        return self.decode(self.encoder_of(branch)(image), branch)
 
     def _check(self, s1: Tensor, s2: Tensor) -> None:
         shapes = f"(B, {self.bands['s1']}, H, W) and (B, {self.bands['s2']}, H, W)"

@@ -280,7 +280,8 @@ def _probabilities(logits: list[Tensor], views: Sequence[View]) -> Iterator[tupl
         again in small pieces at a third of what large ones cost.
     """
     if len(views) > 1:
-        mean, *others = (look_back(one.to(torch.float32).contiguous().softmax(dim=0), view) for one, view in zip(logits, views, strict=True))
+        whole = (one.to(torch.float32).contiguous().softmax(dim=0) for one in logits)
+        mean, *others = (look_back(one, view) for one, view in zip(whole, views, strict=True))
         for other in others:
             mean += other
         yield 0, mean.div_(len(views))

@@ -9,6 +9,7 @@ encoder, E width of the decoder, P = p * p * C values of a patch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
@@ -18,9 +19,9 @@ from timm.layers.drop import DropPath as TimmDropPath
 from torch import Tensor, nn
 
 from tilth import seeds
+from tilth.augment.normalise import check_bands
 from tilth.errors import ConfigError
 from tilth.models.encoder_folder import ENCODER
-from tilth.models.network import SegmentationNetwork
 from tilth.models.segmenter import Segmenter
 from tilth.models.vision_transformers.attention import initialise
 from tilth.models.vision_transformers.blocks import Block, DropPath, FeedForward
@@ -50,7 +51,7 @@ def draw_visible(draws: Sequence[int], patches: int, ratio: float) -> Tensor:
     """
     count = max(int(patches * (1 - ratio) + _TINY), 1)
     if ratio > 0 and count == patches:
-        raise ConfigError(f"a crop of {patches} patches is too small to mask a share of {ratio:g} of them; enlarge weak.size")
+        raise ConfigError(f"a crop of {patches} patches is too small to hide a share of {ratio:g} of them; enlarge weak.size")
     places = [np.sort(seeds.generator(draw, "mae").permutation(patches)[:count]) for draw in draws]
     return torch.from_numpy(np.stack(places).astype(np.int64))
 
@@ -107,8 +108,8 @@ def painting_error(
         target = normalise_patches(target, counted)
     counted = counted & masked_patches(visible, target.shape[1]).unsqueeze(-1)
     # Selected, not multiplied: where nothing counts, a wild prediction must not come back as 0 * inf.
-    error = torch.where(counted, (predicted.float() - target).square(), 0.0)
-    return error.sum(), counted.sum()
+    difference = torch.where(counted, predicted.float() - target, 0.0)
+    return difference.square().sum(), counted.sum()
 
 
 class MaskedDecoder(nn.Module):
@@ -163,10 +164,16 @@ class MaskedDecoder(nn.Module):
         images, _, width = entered.shape
         tokens = self.mask_token.to(entered.dtype).expand(images, grid[0] * grid[1], -1)
         tokens = tokens.scatter(1, visible.unsqueeze(-1).expand(-1, -1, width), entered)
-        tokens = tokens + sine_cosine_positions(grid, width).to(tokens)
+        tokens = tokens + _fixed_positions(grid, width).to(tokens)
         for block in self.blocks:
             tokens = block(tokens)
         return cast("Tensor", self.exit(self.exit_norm(tokens)))
+
+
+@functools.lru_cache(maxsize=8)
+def _fixed_positions(grid: Grid, width: int) -> Tensor:
+    """Positions of the decoder, computed once for each size of crop; read only."""
+    return sine_cosine_positions(grid, width)
 
 
 @runtime_checkable
@@ -225,7 +232,7 @@ class MaskedAutoencoder(nn.Module):
             ConfigError: an encoder that cannot leave patches out, or a width that does not fit.
         """
         super().__init__()
-        encoder = maskable_encoder(model.network)
+        encoder = maskable_encoder(model)
         self.model = model
         self.patch = encoder.patch
         self.left_out = encoder.beside_tokens
@@ -245,25 +252,28 @@ class MaskedAutoencoder(nn.Module):
 
         Returns:
             float (B, N, P).
+
+        Raises:
+            SensorMismatchError: another number of bands than the sensor's.
         """
-        seen = maskable_encoder(self.model.network).visible_tokens(image, visible)
+        check_bands(image, self.model.sensor)
+        seen = maskable_encoder(self.model).visible_tokens(image, visible)
         return cast("Tensor", self.decoder(seen, visible, (image.shape[-2] // self.patch, image.shape[-1] // self.patch)))
 
 
-def maskable_encoder(network: SegmentationNetwork) -> Maskable:
-    """Return the encoder of a network.
+def maskable_encoder(model: Segmenter) -> Maskable:
+    """Return the encoder of a Segmenter.
 
     Raises:
         ConfigError: it is none that takes a part of the patches.
     """
-    encoder = network.encoder
+    encoder = model.network.encoder
     if isinstance(encoder, Maskable) and encoder.can_mask:
         return encoder
-    inside = getattr(encoder, "backbone", getattr(encoder, "model", encoder))
     raise ConfigError(
-        f"mae: an encoder of kind {type(inside).__name__} cannot leave patches out; choose a plain ViT: network.name=upernet_vit_b, "
-        "upernet_vit_l, upernet_vit_h or cromss_upernet_vit_l, or network.encoder=vit_base_patch16_224 (any VisionTransformer of timm) "
-        "with network.decoder=upernet"
+        f"method 'mae': the encoder of {model.config.network.title} cannot leave patches out; choose a plain ViT: "
+        "network.name=upernet_vit_b, upernet_vit_l, upernet_vit_h or cromss_upernet_vit_l, or network.encoder=vit_base_patch16_224 "
+        "(any VisionTransformer of timm) with network.decoder=upernet"
     )
 
 

@@ -84,13 +84,16 @@ def check_tasks(tasks: Mapping[str, int]) -> dict[str, int]:
     """Return the tasks as a dictionary.
 
     Raises:
-        ConfigError: none, a name that cannot name a part of a network, or a number of classes below one.
+        ConfigError: none, a name that cannot name a part of a network, names that differ in case alone, or a number of classes below one.
     """
     if not tasks:
         raise ConfigError("tasks is empty; give the number of classes for each, such as {'vaihingen': 5, 'loveda': 7}")
     for name, classes in tasks.items():
         if not name or "." in name or hasattr(nn.ModuleDict, name) or name in vars(nn.ModuleDict()):
             raise ConfigError(f"tasks: {name!r} cannot name a part of a network; choose a word without dots")
-        if not isinstance(classes, int) or classes < 1:
-            raise ConfigError(f"tasks: {name} has {classes!r} classes; give a number from 1")
+        if type(classes) is not int or classes < 1:
+            raise ConfigError(f"tasks: {name} has {classes!r} classes; give a whole number from 1")
+    twins = [name for name in tasks if sum(name.casefold() == other.casefold() for other in tasks) > 1]
+    if twins:
+        raise ConfigError(f"tasks: {', '.join(twins)} differ in case alone, which published files do not keep; choose other names")
     return dict(tasks)

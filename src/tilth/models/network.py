@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tilth.errors import ConfigError
+from tilth.errors import ConfigError, UsageError
+
+Found = TypeVar("Found")
+
+LAYOUT = "layout"
+"""Attribute of a network that names its published layout, see :mod:`tilth.models.weights.layouts`."""
 
 
 class SegmentationNetwork(nn.Module):
@@ -31,11 +38,11 @@ class SegmentationNetwork(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Turn images (B, C, H, W), sides as :func:`pad_to_multiple` leaves them, into feature maps, finest first."""
-        return list(self.encoder(image))
+        return list(with_statistics(self.encoder, image))
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Turn feature maps into logits (B, K, H, W) at the size of the encoded image."""
-        return cast("Tensor", self.segmentation_head(self.decoder(features)))
+        return cast("Tensor", self.segmentation_head(with_statistics(self.decoder, features)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits.
@@ -45,6 +52,9 @@ class SegmentationNetwork(nn.Module):
 
         Returns:
             Logits float (B, K, H, W).
+
+        Raises:
+            UsageError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
         """
         height, width = image.shape[-2:]
         return self.decode(self.encode(pad_to_multiple(image, self.divisor, self.minimum)))[..., :height, :width]
@@ -60,6 +70,27 @@ def pad_to_multiple(image: Tensor, divisor: int, minimum: int = 0) -> Tensor:
     bottom = max(height + -height % divisor, minimum) - height
     right = max(width + -width % divisor, minimum) - width
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def with_statistics(compute: Callable[..., Found], *given: Any) -> Found:
+    """Call a part of a network; say clearly when batch norm would have to learn from one value for each channel.
+
+    Whether it would is known best by batch norm itself, wherever it is: nothing is looked at before. Compilers get the bare call.
+
+    Raises:
+        UsageError: it would.
+    """
+    if torch.compiler.is_compiling():
+        return compute(*given)
+    try:
+        return compute(*given)
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel when training"):
+            raise
+        raise UsageError(
+            "a map shrinks to one pixel inside, so batch norm sees one value per channel in a training batch of one image; "
+            "train with at least two images per batch"
+        ) from None
 
 
 def set_checkpointing(network: nn.Module, on: bool) -> None:

@@ -15,10 +15,12 @@ from torch import nn
 
 from tilth.errors import ConfigError, RunError, suggest
 from tilth.models.by_name import create
+from tilth.models.named import NAMES
 from tilth.models.network import SegmentationNetwork
 
 if TYPE_CHECKING:
     from tilth.models.config import NetworkConfig
+    from tilth.sensors import Sensor
 
 STRIDE = 32
 """Sides of windows are multiples of this many pixels; networks pad what they need beyond, and crop."""
@@ -74,6 +76,33 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
             f"network: weights of {config.encoder!r} could not be fetched ({_one_line(error)}); "
             "set network.pretrained=false or fill the cache"
         ) from None
+
+
+def for_sensor(config: NetworkConfig, sensor: Sensor) -> NetworkConfig:
+    """Tell networks that look at wavelengths which bands a sensor has; options that are given stay.
+
+    Returns:
+        The same, or with ``wavelengths`` (DOFA) or ``groups`` (SatMAE, where its ten bands are there) among the options, so that the
+        network is built alike wherever the configuration is read.
+
+    Raises:
+        ConfigError: a band of no known wavelength for a network that needs it.
+    """
+    if config.name is None:
+        return config
+    encoder = (NAMES[config.name].options | config.options).get("encoder")
+    if encoder == "dofa" and config.options.get("wavelengths") is None:
+        from tilth.models.vision_transformers.wavelengths import sensor_wavelengths
+
+        found: dict[str, Any] = {"wavelengths": sensor_wavelengths(sensor)}
+    elif encoder == "satmae" and config.options.get("groups") is None:
+        from tilth.models.vision_transformers.groups import sensor_groups
+
+        groups = sensor_groups(sensor)
+        found = {} if groups is None else {"groups": groups}
+    else:
+        return config
+    return config.model_copy(update={"options": config.options | found})
 
 
 def resolve(config: NetworkConfig) -> NetworkConfig:
@@ -179,7 +208,8 @@ def _known_options(config: NetworkConfig) -> list[str]:
         given = {"encoder", "in_channels", "num_classes", "image_size", "pretrained"}
         return [name for name in inspect.signature(upernet_timm_vit).parameters if name not in given]
     decoders = {"unet": smp.Unet, "fpn": smp.FPN, "pspnet": smp.PSPNet, "deeplabv3plus": smp.DeepLabV3Plus, "upernet": smp.UPerNet}
-    return [name for name in inspect.signature(decoders[str(config.decoder)]).parameters if name.startswith(("decoder_", "psp_"))] + [_FURTHER]
+    parameters = inspect.signature(decoders[str(config.decoder)]).parameters
+    return [*(name for name in parameters if name.startswith(("decoder_", "psp_"))), _FURTHER]
 
 
 def _near(name: str, choices: list[str]) -> str:

@@ -9,13 +9,10 @@ from tilth.errors import ConfigError, suggest
 from tilth.models.decoders.parts import ClassHead
 from tilth.models.decoders.upernet import UperNet
 from tilth.models.multi_task import MultiTaskNetwork, check_tasks
-from tilth.models.network import SegmentationNetwork
+from tilth.models.network import LAYOUT, SegmentationNetwork
 from tilth.models.vision_transformers.attention import Attention
 from tilth.models.vision_transformers.blocks import check_taps, spread_taps
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
-
-LAYOUT = "layout"
-"""Attribute of a network that names its published layout, see :mod:`tilth.models.weights.layouts`."""
 
 STRIDE = 4
 """Pixels of the image for one of the decoder's output."""

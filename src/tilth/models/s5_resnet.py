@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from tilth.errors import ConfigError
 from tilth.models.decoders.deeplab import DeepLabDecoder
 from tilth.models.decoders.parts import ClassHead
-from tilth.models.network import SegmentationNetwork
-from tilth.models.s5 import LAYOUT, STRIDE
+from tilth.models.network import LAYOUT, SegmentationNetwork
+from tilth.models.s5 import STRIDE
 
 LAYERS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of each stage by depth."""
@@ -24,6 +24,9 @@ LAYERS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23
 
 class DeepStemResNet(nn.Module):
     """ResNet of timm (``resnet50s``, ``resnet101s``) with stem 64-64-128 and a dilated last stage.
+
+    Fresh weights are timm's, which start the last norm of each block at zero, so that every block begins as its shortcut. What the
+    published program starts from without a file is not stated in s5_pretrain.md; with published weights it makes no difference.
 
     Attributes:
         body: timm's network without its classifier.
@@ -89,7 +92,9 @@ def _frozen_statistics(stage: nn.Module) -> Iterator[None]:
     norms = [part for part in stage.modules() if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm))]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        # Statistics move by nothing but stay in place, as the tensors kept for the backward pass must be the same in number. Synchronised
+        # norms insist on a count: they get one that is thrown away.
+        norm.momentum, norm.num_batches_tracked = 0.0, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:

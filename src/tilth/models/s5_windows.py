@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from tilth.models.decoders.parts import ClassHead
 from tilth.models.decoders.upernet import UperNet
-from tilth.models.network import SegmentationNetwork
-from tilth.models.s5 import LAYOUT, MINIMUM, STRIDE, check_patch, preset
+from tilth.models.network import LAYOUT, SegmentationNetwork
+from tilth.models.s5 import MINIMUM, STRIDE, check_patch, preset
 from tilth.models.swin import PATCH, SwinTransformer
 from tilth.models.vision_transformers.attention import Attention
 from tilth.models.vision_transformers.rvsa import RotatedWindowTransformer
+from tilth.models.vision_transformers.samples import OffsetAxes
 
 
 def upernet_vit_rvsa(
@@ -27,6 +28,7 @@ def upernet_vit_rvsa(
     interval: int | None = None,
     window: int = 7,
     drop_path: float = 0.1,
+    offset_axes: OffsetAxes = "corrected",
     decoder_channels: int = 256,
     attention: Attention = "sdpa",
     checkpointing: bool = False,
@@ -46,6 +48,8 @@ def upernet_vit_rvsa(
         interval: every how many layers attention is full; by default a quarter of the depth, as in the published sizes.
         window: side of a window in tokens.
         drop_path: rate at the last layer, for both branches.
+        offset_axes: how offsets of windows are scaled on images that are not square: ``corrected``, or ``official`` as the published
+            program does, which exchanges width and height.
         decoder_channels: of UperNet.
         attention: ``sdpa`` or ``explicit``.
         checkpointing: save memory in training by computing the activations of layers twice.
@@ -68,6 +72,7 @@ def upernet_vit_rvsa(
         window=window,
         patch=check_patch(patch),
         drop_path=drop_path,
+        offset_axes=offset_axes,
         attention=attention,
         checkpointing=checkpointing,
     )

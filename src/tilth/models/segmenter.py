@@ -18,8 +18,9 @@ from tilth.config import describe
 from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileError
 from tilth.imagery.write import write_json
 from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
+from tilth.models.named import NAMES
 from tilth.models.network import SegmentationNetwork
-from tilth.models.networks import build_network, resolve
+from tilth.models.networks import build_network, for_sensor, resolve
 from tilth.models.tensors import save_tensors
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Segmenter(nn.Module):
                     f"{place}: not a model folder, {name} is missing; give a folder that tilth pretrain or finetune wrote"
                 )
         config = _read_config(place / CONFIG_FILE)
-        network = config.network.model_copy(update={"pretrained": False})
+        network = for_sensor(config.network.model_copy(update={"pretrained": False}), config.sensor)
         with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, would draw from the caller's random state
             model = cls(config, build_network(network, len(config.sensor), len(config.scheme)))
         try:
@@ -151,13 +152,14 @@ def build_segmenter(network: NetworkConfig, sensor: Sensor, scheme: ClassScheme,
 
     Args:
         network: which one.
-        sensor: gives the number of input bands and the normalisation.
+        sensor: gives the number of input bands and the normalisation, and their wavelengths to networks that look at them.
         scheme: gives the number of classes.
         seed: fresh weights are a pure function of this and the configuration; the global random state is left as it was.
 
     Returns:
         The model in training mode, on the CPU.
     """
+    network = for_sensor(network, sensor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(seed, "weights"))
         module = build_network(network, len(sensor), len(scheme))
@@ -171,7 +173,18 @@ def _read_config(file: Path) -> SegmenterConfig:
         raise UnreadableFileError(f"{file}: not JSON: {error}") from None
     kind = tree.get("model_type") if isinstance(tree, dict) else None
     if kind == "tilth-network":
-        raise UnreadableFileError(f"{file}: a network alone, without sensor and classes; read it with tilth.models.folder.load_network")
+        network = tree.get("network")
+        named = NAMES.get(str(network.get("name"))) if isinstance(network, dict) else None
+        part = f", or take the part for one sensor: tilth import-weights {file.parent} --take s2 --as cromss_unet_resnet50"
+        raise UnreadableFileError(
+            f"{file}: a network alone, without sensor and classes; read it with tilth.models.folder.load_network"
+            f"{part if named is not None and named.kind == 'fusion' else ''}"
+        )
+    if kind == "tilth-encoder":
+        raise UnreadableFileError(
+            f"{file}: an encoder alone, whose decoder and classes nobody trained; train them onto it first: "
+            "tilth finetune segment --initial-weights FOLDER"
+        )
     if kind != "tilth-segmenter":
         raise UnreadableFileError(f"{file}: not a tilth model; expected model_type 'tilth-segmenter'")
     version = tree.get("schema_version", MODEL_SCHEMA_VERSION)

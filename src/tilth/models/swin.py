@@ -185,9 +185,11 @@ class SwinTransformer(nn.Module):
             checkpointing: compute blocks again in the backward pass.
 
         Raises:
-            ConfigError: depths and heads differ in number, or a width cannot be divided by its heads.
+            ConfigError: there are no stages, depths and heads differ in number, or a width cannot be divided by its heads.
         """
         super().__init__()
+        if not depths:
+            raise ConfigError("Swin: depths is empty; give the number of blocks of each stage, such as [2, 2, 6, 2]")
         self.channels = [width * 2**stage for stage in range(len(depths))]
         if len(heads) != len(depths):
             raise ConfigError(f"Swin: {len(depths)} depths but {len(heads)} numbers of heads; give one of each for every stage")

@@ -26,7 +26,7 @@ OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts"})
 INPUT_OPTIONS = frozenset(
     {
         *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
-        *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name"),
+        *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
         *("groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "assessments"),
     }
 )

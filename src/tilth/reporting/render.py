@@ -82,8 +82,8 @@ def render(inputs: ReportInput) -> str:
     if inputs.empty:
         raise UsageError("nothing to report; give at least one of runs, evaluations, comparisons, maps, assessments, catalog, commands")
     context = _gather(inputs)
-    environment = _environment()
-    style, script = "".join(map(_asset, STYLES)).replace("--ramp-stops", ramp_css()), '"use strict";\n' + "".join(map(_asset, SCRIPTS))
+    environment = make_environment()
+    style, script = "".join(map(asset, STYLES)).replace("--ramp-stops", ramp_css()), '"use strict";\n' + "".join(map(asset, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     # Line ends are normalised by browsers before hashing; the assets hold none but \n.
     page = environment.get_template("report.html.jinja").render(
@@ -133,12 +133,14 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a style sheet or script of the page."""
     return (resources.files("tilth.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
+    """Return what renders templates: values escaped, missing ones refused, numbers written by our filters."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tilth.reporting", "templates"),
         autoescape=True,

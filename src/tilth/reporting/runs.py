@@ -21,6 +21,7 @@ LINE_COLOURS = 6
 _REPETITION = re.compile(r"(out|output|folder|run|run_dir|resume|name|overwrite)|(loop\.)?(seed|workers|devices?)")
 _SETTINGS = (
     ("Method", ("method.name", "method.kind", "method")),
+    ("Network", ("network.name",)),
     ("Encoder", ("encoder",)),
     ("Decoder", ("decoder",)),
     ("Published weights", ("initial_weights", "pretrained")),
@@ -158,6 +159,7 @@ _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
     ),
     ("learning_rate", "train", "Learning rate", "number", True, ""),
     ("loss", "val", "Loss on validation tiles", "number", False, ""),
+    ("validation_loss", "val", "Loss on held-out tiles, without labels", "number", False, ""),
 )
 # Names of the scalars, of which a class's id or name follows after a slash; title; what to look for.
 _CLASS_CHARTS = (

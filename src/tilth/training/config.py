@@ -59,6 +59,12 @@ class LoopConfig(Config):
     workers: int = pydantic.Field(0, ge=0, description="loader processes a device; any number gives the same batches")
     channels_last: bool = pydantic.Field(False, description="memory layout that convolutions prefer")
     compile: bool = pydantic.Field(False, description="compile the network with torch.compile")
+    checkpointing: bool = pydantic.Field(
+        False, description="compute the activations of the encoder's blocks again in the backward pass instead of keeping them"
+    )
+    fused: Literal["auto"] | bool = pydantic.Field(
+        "auto", description="update all weights in one pass over memory; auto: on GPUs, but not with precision=16-mixed"
+    )
     log_every: int = pydantic.Field(10, ge=1, description="steps between log lines")
     checkpoint_every: int = pydantic.Field(200, ge=1, description="steps between resumable checkpoints")
     validate_every: int = pydantic.Field(200, ge=1, description="steps between validations")
@@ -77,13 +83,21 @@ class LoopConfig(Config):
                 f"batch_size {self.batch_size} cannot be cut evenly over {self.devices * self.nodes} devices and "
                 f"{self.accumulate} accumulation steps; make it a multiple of {parts}"
             )
+        if self.fused is True and self.precision == "16-mixed":
+            raise ValueError(
+                "fused=yes does not go with precision=16-mixed, whose gradients must be unscaled before they are looked at and clipped; "
+                "set fused=auto, or precision=bf16-mixed"
+            )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be smaller than steps ({self.steps})")
         return self
 
 
-RESUMABLE_CHANGES = frozenset({"workers", "log_every", "checkpoint_every", "devices", "nodes", "accelerator", "max_bad_share"})
+RESUMABLE_CHANGES = frozenset(
+    {"workers", "log_every", "checkpoint_every", "devices", "nodes", "accelerator", "max_bad_share", "checkpointing", "fused"}
+)
 """Loop settings that may differ when a run is resumed, because the result does not depend on them.
 
-The number of devices changes rounding, and with ``denominator=device`` also what a mean over pixels divides by.
+The number of devices changes rounding, with ``denominator=device`` also what a mean over pixels divides by, and where images of one
+batch are pasted into each other, which of them meet.
 """

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as distributed
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -33,7 +34,9 @@ def build_fabric(config: LoopConfig) -> Fabric:
             "make them equal"
         )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true" if config.precision == "32" else config.precision
-    strategy = "ddp" if wanted > 1 else "auto"
+    # Batch statistics are common to all processes already. Sending buffers round before each pass would change, where a step makes several
+    # passes, tensors that the backward pass of the first one needs.
+    strategy = DDPStrategy(broadcast_buffers=False) if wanted > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy, precision=precision
@@ -142,3 +145,13 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().to(torch.float64, copy=True)
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def gather_over_ranks(value: Tensor) -> Tensor:
+    """Stack a tensor that has one shape on all processes: (R, ...) for R processes, without gradient."""
+    own = value.detach().contiguous()
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return own.unsqueeze(0)
+    parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, own)
+    return torch.stack(parts)

@@ -18,11 +18,12 @@ from tilth.augment.config import WeakConfig
 from tilth.batch import Batch
 from tilth.errors import ConfigError, InterruptedRunError, RunError
 from tilth.methods.base import Losses, Method
+from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import Segmenter
 from tilth.training.average import Average
 from tilth.training.checkpoint import load_checkpoint, save_checkpoint
 from tilth.training.config import LoopConfig
-from tilth.training.distributed import mean_over_ranks, synchronise_batch_norm
+from tilth.training.distributed import gather_over_ranks, mean_over_ranks, synchronise_batch_norm
 from tilth.training.interrupt import StopRequest
 from tilth.training.log import MetricLog
 from tilth.training.optimiser import LearningRate, build_optimiser
@@ -44,7 +45,7 @@ class FitResult:
     Attributes:
         steps: optimiser steps done.
         seconds: wall time over all sessions of the run.
-        best_score: best validation mIoU, or None without validation.
+        best_score: best validation score (see :class:`tilth.methods.base.Score`), or None without validation.
         skipped: steps skipped for non-finite losses or gradients.
         bad_tiles: unreadable tiles met, with reasons.
     """
@@ -72,17 +73,20 @@ class Trainer:
     ) -> None:
         self.method, self.dataset, self.run, self.config, self.weak = method, dataset, run, config, weak
         self.fabric, self.progress, self.validate = fabric, progress, validate
-        self.model = method.model
+        self.model, self.trained = method.model, method.trained
         if config.channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self.model.to(fabric.device)
+            self.trained.to(memory_format=torch.channels_last)
+        if config.checkpointing:
+            set_checkpointing(self.model.network, on=True)
+        self.trained.to(fabric.device)
         if fabric.world_size > 1:
-            synchronise_batch_norm(self.model, fabric.device)
+            synchronise_batch_norm(self.trained, fabric.device)
         self.rate = LearningRate(config)
         self.average = Average(self.model, config.average_decay) if config.average_decay else None
-        trained = cast("nn.Module", torch.compile(self.model)) if config.compile else self.model
-        self.student, self.optimiser = fabric.setup(trained, build_optimiser(self.model, config))
+        trained = cast("nn.Module", torch.compile(self.trained)) if config.compile else self.trained
+        self.student, self.optimiser = fabric.setup(trained, build_optimiser(self.trained, config, self.model))
         method.student, method.autocast = self.student, fabric.autocast
+        method.gather, method.seed = gather_over_ranks, config.seed
         method.average = self.average.model if self.average else None
         if config.denominator == "global":
             method.count = mean_over_ranks
@@ -142,7 +146,7 @@ class Trainer:
         if not self.run.checkpoint.is_file():
             return
         state = load_checkpoint(self.run.checkpoint)
-        self.model.load_state_dict(state["model"])
+        self.trained.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.rate.load_state_dict(state["rate"])
         self.method.load_state_dict(state["method"])
@@ -182,8 +186,8 @@ class Trainer:
         rate = self.rate.at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.model.train()
-        before = [buffer.clone() for buffer in self.model.buffers()]
+        self.trained.train()
+        before = [buffer.clone() for buffer in self.trained.buffers()]
         found = []
         for place, raw in enumerate(micro_batches):
             self.quarantine.note(raw)
@@ -191,7 +195,11 @@ class Trainer:
             more = place + 1 < len(micro_batches)
             with self.fabric.no_backward_sync(self.student, enabled=more and self.fabric.world_size > 1):
                 losses = self._losses(batches)
+                # Passes computed again in the backward pass go through the batch norms a second time.
+                statistics = [buffer.clone() for buffer in self.trained.buffers()] if config.checkpointing else None
                 self.fabric.backward(losses.total / len(micro_batches))
+                if statistics is not None:
+                    self._put_back(statistics)
             found.append(losses)
         self._update(found, before)
         return found
@@ -232,8 +240,7 @@ class Trainer:
             if self.average:
                 self.average.update(self.model, self.step)
             return
-        for buffer, value in zip(self.model.buffers(), before, strict=True):
-            buffer.copy_(value)
+        self._put_back(before)
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row > self.config.max_skipped_steps:
@@ -241,6 +248,11 @@ class Trainer:
                 f"step {self.step}: loss or gradient not finite {self.skipped_in_a_row} times in a row (loss {float(total):g}); "
                 "lower loop.learning_rate, set loop.clip_norm=1, or run tilth catalog check"
             )
+
+    def _put_back(self, buffers: list[Tensor]) -> None:
+        """Give the network's buffers earlier values."""
+        for buffer, value in zip(self.trained.buffers(), buffers, strict=True):
+            buffer.copy_(value)
 
     def _report(self, log: MetricLog) -> None:
         """Write one log line, show it, and pass on what the method finds wrong."""
@@ -261,17 +273,18 @@ class Trainer:
         if self.validate is None:
             return
         scores: Mapping[str, float] = self.validate(self.exported) if self.fabric.is_global_zero else {}
-        score = float(self.fabric.broadcast(scores.get("mIoU", math.nan)))
+        kind = self.method.score
+        score = float(self.fabric.broadcast(scores.get(kind.name, math.nan)))
         if self.fabric.is_global_zero:
             log.write(self.step, "val", self.seconds, scores)
             self.progress.show(self.step, scores)
         if not math.isfinite(score):
             return
-        self.rate.observe(score)
-        if self.best_score is None or score > self.best_score:
+        self.rate.observe(score if kind.higher_is_better else -score)
+        if kind.better(score, self.best_score):
             self.best_score = score
             if self.fabric.is_global_zero and self.config.export == "best":
-                self.exported.save(self.run.best)
+                self.method.export(self.exported, self.run.best)
 
     def _agree(self, requested: bool) -> bool:
         """Stop together: asked only at log lines where there are several processes, for the question makes them wait."""
@@ -286,7 +299,7 @@ class Trainer:
         if not self.fabric.is_global_zero:
             return
         state = {
-            "model": self.model.state_dict(),
+            "model": self.trained.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "rate": self.rate.state_dict(),
             "method": self.method.state_dict(),
@@ -308,14 +321,14 @@ class Trainer:
         if not self.fabric.is_global_zero or self.run.finished:
             return
         if self.config.export == "best" and self.run.best.is_dir():
-            Segmenter.load(self.run.best).save(self.run.model)
+            self.run.keep_best()
         else:
-            self.exported.save(self.run.model)
+            self.method.export(self.exported, self.run.model)
         self.run.finish(
             {
                 "steps": self.step,
                 "seconds": self.seconds,
-                "best_mIoU": self.best_score,
+                f"best_{self.method.score.name}": self.best_score,
                 "skipped_steps": self.skipped,
                 "bad_tiles": self.quarantine.tiles,
                 "parameters": sum(parameter.numel() for parameter in self.model.parameters()),

@@ -8,19 +8,26 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+from tilth.errors import UsageError
+from tilth.models.weights.load import official_state_dict
 from tilth.training.config import LoopConfig
 
 _OFFICIAL_NO_DECAY = ("norm", "absolute_pos_embed", "relative_position_bias_table")
-_NO_DECAY_NAMES = ("pos_embed", "position_embedding", "cls_token", "relative_position_bias_table", "rel_pos")
+_NO_DECAY_NAMES = (
+    *("position_embedding", "class_position", "class_token", "group_embedding", "relative_bias", "relative_rows", "relative_columns"),
+    *("weight_tokens", "bias_token", "mask_token"),
+    # Names that timm gives the same things.
+    *("pos_embed", "cls_token", "dist_token", "reg_token", "relative_position_bias_table", "rel_pos"),
+)
 
 
 def decays(name: str, parameter: nn.Parameter, rule: str = "standard") -> bool:
     """Say whether weight decay applies to a parameter (s5_pretrain.md section 6).
 
     Args:
-        name: its name in the network.
+        name: its name in the network; for ``official`` the one that the S5 program gives it.
         parameter: the parameter.
-        rule: ``standard`` exempts all one-dimensional parameters, position embeddings, class tokens and relative-position tables;
+        rule: ``standard`` exempts all one-dimensional parameters, embeddings, tokens and tables of positions;
             ``official`` exempts what the S5 program's substrings happen to match.
     """
     if rule == "official":
@@ -28,19 +35,36 @@ def decays(name: str, parameter: nn.Parameter, rule: str = "standard") -> bool:
     return parameter.ndim > 1 and not any(part in name for part in _NO_DECAY_NAMES)
 
 
-def build_optimiser(model: nn.Module, config: LoopConfig) -> AdamW:
-    """Build AdamW with two groups, with and without weight decay, in the order of the network's parameters."""
+def build_optimiser(model: nn.Module, config: LoopConfig, published: nn.Module | None = None) -> AdamW:
+    """Build AdamW with two groups, with and without weight decay, in the order of the network's parameters.
+
+    Args:
+        model: all that is trained.
+        config: rate, decay and which parameters it spares.
+        published: the part of ``model`` that may have published names; the whole by default.
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    theirs = _published_names(model, published or model) if config.no_decay == "official" else {}
+    decayed = [decays(theirs.get(name, name), parameter, config.no_decay) for name, parameter in named]
     groups: list[dict[str, Any]] = [
-        {
-            "params": [parameter for name, parameter in named if decays(name, parameter, config.no_decay)],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [parameter for name, parameter in named if not decays(name, parameter, config.no_decay)], "weight_decay": 0.0},
+        {"params": [parameter for (_, parameter), kept in zip(named, decayed, strict=True) if kept == wanted], "weight_decay": rate}
+        for wanted, rate in ((True, config.weight_decay), (False, 0.0))
     ]
     # The fused step unscales gradients by itself, so Fabric could not clip them under a gradient scaler.
-    fused = bool(named) and named[0][1].is_cuda and config.precision != "16-mixed"
+    by_itself = bool(named) and named[0][1].is_cuda and config.precision != "16-mixed"
+    fused = by_itself if config.fused == "auto" else config.fused
     return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
+
+
+def _published_names(model: nn.Module, published: nn.Module) -> dict[str, str]:
+    """Find the names that its publisher's program gives a network's parameters; empty for networks that nobody published."""
+    try:
+        official = official_state_dict(published)
+    except UsageError:
+        return {}
+    # Renaming a tensor leaves it where it is in memory, so the place tells which is which.
+    names = {tensor.data_ptr(): name for name, tensor in official.items()}
+    return {name: names[parameter.data_ptr()] for name, parameter in model.named_parameters() if parameter.data_ptr() in names}
 
 
 class LearningRate:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-_SHOWN = ("loss", "mIoU", "accepted_share", "agreement", "tiles_per_s", "memory_gb", "time_left_s")
+_SHOWN = ("loss", "mIoU", "validation_loss", "accepted_share", "agreement", "tiles_per_s", "memory_gb", "time_left_s")
 
 
 class Listener(Protocol):

@@ -14,13 +14,13 @@ from typing import Any
 import yaml
 
 from tilth.errors import OutputExistsError, RunError
-from tilth.imagery.files import new_folder
+from tilth.imagery.files import atomic_path, new_folder
 from tilth.imagery.write import write_json, write_text
 
 _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
 
 _FIRST_FILE = "environment.json"
-_FIRST_NAMES = frozenset({_FIRST_FILE, "data.json", "recipe.yaml", "checkpoints", "tensorboard"})
+_FIRST_NAMES = frozenset({_FIRST_FILE, "data.json", "recipe.yaml", "initial_weights.json", "checkpoints", "tensorboard"})
 """All that there is of a run before its first checkpoint."""
 _FREE_TO_DIFFER = frozenset({"out", "resume", "labelled", "unlabelled", "inference"})
 
@@ -122,6 +122,12 @@ class Run:
         if file.is_file():
             kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             write_text(file, "".join(f"{line}\n" for line in kept))
+
+    def keep_best(self) -> None:
+        """Copy the best weights so far into the model folder, each file in one go; the configuration last, since it makes a model of it."""
+        for file in sorted(self.best.iterdir(), key=lambda path: path.suffix == ".json"):
+            with atomic_path(self.model / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as finished and drop what only resuming needed."""

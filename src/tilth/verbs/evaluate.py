@@ -51,12 +51,15 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
     from tilth.catalog.table import Catalog
     from tilth.evaluation.evaluate import evaluate_catalog
     from tilth.models.segmenter import Segmenter
+    from tilth.models.weights.importing import warning_of_fresh_parts
 
     everything = Catalog.open(options.catalog)
     catalog = everything.filter(split=options.split) if options.split else everything
     if not len(catalog):
         there = name_splits(everything.table["split"])
         raise CatalogError(f"{options.catalog}: no tile in split {', '.join(options.split)}; splits there: {there}")
+    if (warning := warning_of_fresh_parts(options.model)) is not None:
+        console.warn(warning)
     inference = options.inference.arguments()
     found = evaluate_catalog(
         Segmenter.load(options.model, inference["device"]),

@@ -33,6 +33,7 @@ def predict(options: PredictOptions, console: Console) -> Result:
     """
     from tilth.imagery.read import read_info
     from tilth.models.segmenter import Segmenter
+    from tilth.models.weights.importing import warning_of_fresh_parts
 
     if options.area is not None and not options.area.exists():
         raise MissingFileError(f"{options.area}: no such file")
@@ -44,6 +45,8 @@ def predict(options: PredictOptions, console: Console) -> Result:
         read_info(str(scene))
     inference = options.inference.arguments()
     model = Segmenter.load(options.model, inference["device"])
+    if (warning := warning_of_fresh_parts(options.model)) is not None:
+        console.warn(warning)
     found: dict[str, ScenePrediction] = {}
     beside: dict[str, Path] = {}
     outside = []

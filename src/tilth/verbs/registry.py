@@ -35,10 +35,17 @@ GROUPS: dict[str, dict[str, str]] = {
         "catalog split": "tilth.verbs.catalog:catalog_split",
         "catalog show": "tilth.verbs.catalog:catalog_show",
         "pack": "tilth.verbs.pack:pack",
+        "curate": "tilth.verbs.curate:curate",
     },
     "Training": {
         "pretrain": "tilth.verbs.train:pretrain",
         "finetune": "tilth.verbs.train:finetune",
+    },
+    "Models": {
+        "models list": "tilth.verbs.models:models_list",
+        "models info": "tilth.verbs.models:models_info",
+        "import-weights": "tilth.verbs.weights:import_weights",
+        "export": "tilth.verbs.export:export",
     },
     "Results": {
         "evaluate": "tilth.verbs.evaluate:evaluate",

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.errors import CatalogError, ConfigError, SensorMismatchError, TilthError
+from tilth.errors import ConfigError, TilthError
+from tilth.imagery.write import write_json
 from tilth.training.config import RESUMABLE_CHANGES
 from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
 from tilth.verbs.train_options import FinetuneOptions, PretrainOptions, TrainOptions
+
+ORIGIN_FILE = "initial_weights.json"
+"""In a run folder: where the weights were from that it started with, and what became of them."""
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -44,67 +48,63 @@ def _train(
     console: Console,
 ) -> Result:
     """Wire catalogs, network, method and loop together. Everything is checked before the run folder is made."""
-    from tilth.methods.base import build_method
+    from tilth.methods.base import build_method, choose_method
     from tilth.training.distributed import build_fabric
     from tilth.training.loop import Trainer
     from tilth.training.progress import TrainingProgress
     from tilth.training.run import Run
     from tilth.training.streams import Order, TileDataset
-    from tilth.verbs.train_data import assign_streams, check_validation, choose_tiles
+    from tilth.verbs.train_data import assign_streams, check_validation, choose_tiles, choose_unlabelled
+    from tilth.verbs.train_model import NO_CLASSES, starting_model
 
-    tiles = choose_tiles(options, pool, pool_splits)
+    kind, _ = choose_method(options.method, options.settings)
+    choose = choose_tiles if kind.needs_labels else choose_unlabelled
+    tiles = choose(options, pool, pool_splits)
     if tiles.validation is None and options.loop.schedule.kind == "plateau":
         raise ConfigError(
-            "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give labelled tiles in validation_split, "
-            "or choose another schedule"
+            "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give tiles in validation_split, or "
+            "choose another schedule"
         )
-    model = _model(options, tiles.labelled)
-    method = build_method(options.method, options.settings, model)
+    start = starting_model(options, tiles.learnt_from.sensor(), NO_CLASSES if tiles.labelled is None else tiles.labelled.scheme())
+    model = start.model
+    method = build_method(options.method, options.settings, model, options.loop.seed)
+    if options.initial_weights is None and not options.network.pretrained:
+        method.start_fresh()
     streams = assign_streams(method, options.method, tiles, model)
-    check_validation(model, tiles, options.validation_split)
+    if kind.needs_labels:
+        check_validation(model, tiles, options.validation_split)
 
     fabric = build_fabric(options.loop)
     console = console if fabric.is_global_zero else Console()
+    for line in start.told:
+        console.say(line)
     order = Order(options.loop.seed, method.streams, {name: len(rows) for name, rows in streams.items()}, options.loop.batch_size)
     dataset = TileDataset(order, streams, len(model.scheme), options.weak)
     progress = TrainingProgress(console, options.loop.steps)
     run = Run(options.out)
-    validate = None if tiles.validation is None else _validation(options, tiles.validation, fabric, console)
+    validate = None if tiles.validation is None else _validation(options, method, tiles.validation, fabric, console)
     trainer = Trainer(method, dataset, run, options.loop, options.weak, fabric, progress, validate)
 
     seen = streams if tiles.validation is None else {**streams, "validation": tiles.validation}
     _begin(run, name, _resolved(options, method, tiles), seen, options.resume, fabric)
     if options.resume and run.finished:
         return Result(summary=(f"{options.method}: finished before, nothing left to do",), outputs={"run": run.folder, "model": run.model})
+    if start.origin is not None and fabric.is_global_zero:
+        write_json(run.folder / ORIGIN_FILE, start.origin)
     _tell(console, options, tiles, streams)
     result = _fit(trainer, run, options.resume)
     if not fabric.is_global_zero:
         return Result()
-    score = "" if result.best_score is None else f", best validation mIoU {100 * result.best_score:.1f} %"
+    score = "" if result.best_score is None else f", best {_score_in_words(method, result.best_score)}"
     return Result(
         summary=(f"{options.method}: {result.steps} steps in {result.seconds:.0f} s{score}",),
         outputs={"run": run.folder, "model": run.model},
-        values={"steps": result.steps, "seconds": result.seconds, "best_mIoU": result.best_score},
+        values={"steps": result.steps, "seconds": result.seconds, f"best_{method.score.name}": result.best_score},
     )
 
 
-def _model(options: TrainOptions, labelled: Catalog) -> Segmenter:
-    from tilth.models.segmenter import Segmenter, build_segmenter
-
-    sensor, scheme = labelled.sensor(), labelled.scheme()
-    if options.initial_weights is None:
-        return build_segmenter(options.network, sensor, scheme, options.loop.seed)
-    model = Segmenter.load(options.initial_weights).train()
-    if model.sensor != sensor:
-        raise SensorMismatchError(
-            f"{options.initial_weights}: a model for sensor {model.sensor.name!r}, the catalog has {sensor.name!r}; "
-            "bands and scaling must be the same"
-        )
-    if model.scheme.names != scheme.names:
-        raise CatalogError(
-            f"{options.initial_weights}: a model for classes {', '.join(model.scheme.names)}; the catalog has {', '.join(scheme.names)}"
-        )
-    return model
+def _score_in_words(method: Method, score: float) -> str:
+    return f"validation mIoU {100 * score:.1f} %" if method.needs_labels else f"validation loss {score:.4g}"
 
 
 def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams: Mapping[str, Catalog]) -> None:
@@ -120,9 +120,10 @@ def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams
         console.warn(small)
 
 
-def _validation(options: TrainOptions, tiles: Catalog, fabric: Fabric, console: Console) -> Validate:
+def _validation(options: TrainOptions, method: Method, tiles: Catalog, fabric: Fabric, console: Console) -> Validate:
     """Make what scores a model during training; a tile that cannot be used is told of once."""
     from tilth.evaluation.evaluate import validation_scores
+    from tilth.training.held_out import HeldOutLoss
 
     told: set[str] = set()
 
@@ -130,6 +131,9 @@ def _validation(options: TrainOptions, tiles: Catalog, fabric: Fabric, console: 
         if tile_id not in told:
             told.add(tile_id)
             console.warn(f"validation tile {tile_id!r} left out: {reason}")
+
+    if not method.needs_labels:
+        return HeldOutLoss(method, tiles, options.loop, options.weak, fabric.device, leave_out)
 
     def validate(current: Segmenter) -> Mapping[str, float]:
         return validation_scores(current, tiles, device=fabric.device, on_bad=leave_out, **options.inference.model_dump())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import CatalogError, ConfigError, SensorMismatchError
-from tilth.verbs.train_options import TrainOptions
+from tilth.verbs.train_options import FinetuneOptions, PretrainOptions, TrainOptions
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
@@ -21,19 +21,28 @@ class TrainingTiles:
     """The tiles of a training.
 
     Attributes:
-        labelled: to learn from with their labels.
+        labelled: to learn from with their labels; None where the method needs none.
         validation: to validate on; None for no validation.
         pool: to learn from without labels; None where no pool was given.
         left_out: number of tiles that are not in the pool because they show pixels of labelled tiles or of tiles in other splits.
     """
 
-    labelled: Catalog
+    labelled: Catalog | None
     validation: Catalog | None
     pool: Catalog | None
     left_out: int
 
+    @property
+    def learnt_from(self) -> Catalog:
+        """The tiles that say what the sensor is: the labelled ones, or else the pool."""
+        found = self.pool if self.labelled is None else self.labelled
+        assert found is not None, "every training has tiles of one kind"
+        return found
 
-def choose_tiles(options: TrainOptions, pool: tuple[Path, ...] = (), pool_splits: tuple[str | None, ...] = ()) -> TrainingTiles:
+
+def choose_tiles(
+    options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...] = (), pool_splits: tuple[str | None, ...] = ()
+) -> TrainingTiles:
     """Open the catalogs and choose the tiles.
 
     A tile is kept out of the pool if its window shares pixels with a labelled tile that was chosen, or with a tile of the labelled
@@ -45,10 +54,13 @@ def choose_tiles(options: TrainOptions, pool: tuple[Path, ...] = (), pool_splits
         pool_splits: rows of these to take; a catalog without any split is used whole.
 
     Raises:
+        ConfigError: no labelled catalog.
         CatalogError: nothing to learn from, no tile in a split that was asked for, or an empty pool.
     """
     from tilth.catalog.table import Catalog
 
+    if not options.labelled:
+        raise ConfigError(f"missing --labelled: method {options.method!r} learns from labelled tiles; give a catalog with labels")
     catalogs = [Catalog.open(path) for path in options.labelled]
     labelled, validation = _labelled(options, _concat(catalogs).labelled())
     if not pool:
@@ -60,6 +72,54 @@ def choose_tiles(options: TrainOptions, pool: tuple[Path, ...] = (), pool_splits
         held_out = [part.filter(split=set(part.counts("split")) - learnt_from) for part in catalogs if _split(part)]
     chosen, left_out = _pool(pool, pool_splits, [labelled, *held_out])
     return TrainingTiles(labelled, validation, chosen, left_out)
+
+
+def choose_unlabelled(
+    options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], pool_splits: tuple[str | None, ...]
+) -> TrainingTiles:
+    """Open the catalogs of a method that needs no labels, and choose the tiles; labels are not looked at.
+
+    A tile is kept out of the pool if its window shares pixels with a tile, of any of the catalogs, in a split that was not asked for: what
+    one catalog keeps for tests is not learnt from because another one lists it, too.
+
+    Args:
+        options: catalogs and split to validate on.
+        pool: catalogs of the unlabelled pool.
+        pool_splits: rows of these to take; a catalog without any split is used whole.
+
+    Raises:
+        ConfigError: options about labels, no pool, or a split that is to be learnt from and validated on.
+        CatalogError: no tile in a split that was asked for, or an empty pool.
+    """
+    from tilth.catalog.table import Catalog
+
+    if options.labelled or options.labelled_tiles is not None or options.labelled_percent is not None:
+        raise ConfigError(
+            f"method {options.method!r} learns without labels: use tilth pretrain {options.method}, give all catalogs with --unlabelled, "
+            "and leave labelled_tiles and labelled_percent out"
+        )
+    if not pool:
+        raise ConfigError(f"missing --unlabelled: method {options.method!r} learns from unlabelled tiles; give their catalogs")
+    asked = options.validation_split if "validation_split" in options.model_fields_set else None
+    if asked is not None and asked in pool_splits:
+        raise ConfigError(f"split {asked!r} is both learnt from and validated on; change unlabelled_split or validation_split")
+    catalogs = [part for part in map(Catalog.open, pool) if _split(part)]
+    held_out = [part.filter(split=set(part.counts("split")) - {*pool_splits}) for part in catalogs]
+    chosen, left_out = _pool(pool, pool_splits, [part for part in held_out if len(part)])
+    wanted = None if options.validation_split in pool_splits else options.validation_split
+    rows = [part.filter(split=wanted) for part in catalogs] if wanted is not None else []
+    rows = [part for part in rows if len(part)]
+    if asked is not None and not rows:
+        raise CatalogError(
+            f"{pool[0]}: no tile in split {asked!r} of the unlabelled catalogs; validation_split=null trains without validation"
+        )
+    validation = _concat(rows) if rows else None
+    if validation is not None and validation.sensor() != chosen.sensor():
+        raise SensorMismatchError(
+            f"split {wanted!r}, to validate on, has sensor {validation.sensor().name!r}, the pool {chosen.sensor().name!r}; "
+            "all tiles must come in the same bands and scaling"
+        )
+    return TrainingTiles(None, validation, chosen, left_out)
 
 
 def _labelled(options: TrainOptions, everything: Catalog) -> tuple[Catalog, Catalog | None]:
@@ -99,7 +159,7 @@ def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], closed: list[
     catalogs = [Catalog.open(path) for path in paths]
     pool = _concat([part.filter(split=splits) if _split(part) else part for part in catalogs])
     # Ids do not tell: one file may be in two catalogs under two ids, and two files under one.
-    kept = ~np.any([shares_pixels(pool, other) for other in closed], axis=0)
+    kept = ~np.any([shares_pixels(pool, other) for other in closed], axis=0) if closed else np.ones(len(pool), bool)
     if not kept.any():
         wanted = ", ".join("none" if name is None else name for name in splits)
         raise CatalogError(

@@ -25,10 +25,17 @@ class TrainOptions(Config):
     labelled_percent: float | None = pydantic.Field(
         None, gt=0, le=100, description="keep only this share of the labelled tiles, by label_rank"
     )
-    validation_split: str | None = pydantic.Field("val", description="labelled rows to validate on; null for no validation")
-    initial_weights: Path | None = pydantic.Field(None, description="model or run folder whose weights to start from")
+    validation_split: str | None = pydantic.Field(
+        "val", description="labelled rows (mae: unlabelled ones) to validate on; null for no validation"
+    )
+    initial_weights: Path | None = pydantic.Field(
+        None, description="weights to start from: a model or run folder, a published file, or hf-hub:owner/name"
+    )
+    take: str | None = pydantic.Field(
+        None, description="which part of a published file that holds several networks: s1, s2, teacher, encoder_q, ..."
+    )
     resume: bool = pydantic.Field(False, description="go on from the run's newest checkpoint")
-    network: NetworkConfig = pydantic.Field(default_factory=NetworkConfig, description="the network, unless initial_weights bring one")
+    network: NetworkConfig = pydantic.Field(default_factory=NetworkConfig, description="the network, unless a model folder brings one")
     weak: WeakConfig = pydantic.Field(default_factory=WeakConfig, description="resize, crop and flips of every tile")
     loop: LoopConfig = pydantic.Field(default_factory=LoopConfig, description="length, optimiser, schedule, devices")
     inference: WindowConfig = pydantic.Field(default_factory=WindowConfig, description="how validation tiles are cut up")
@@ -40,6 +47,12 @@ class TrainOptions(Config):
     def _check(self) -> Self:
         if self.labelled_tiles is not None and self.labelled_percent is not None:
             raise ValueError("labelled_tiles and labelled_percent exclude each other; give one")
+        if self.take is not None and self.initial_weights is None:
+            raise ValueError(f"take={self.take}: is a part of initial_weights, and there are none; give both, or leave take out")
+        if self.initial_weights is not None and self.network.pretrained:
+            raise ValueError(
+                f"network.pretrained=yes and initial_weights={self.initial_weights} both fill the encoder; leave one of the two out"
+            )
         return self
 
 
@@ -47,6 +60,7 @@ class PretrainOptions(TrainOptions):
     """Options of ``tilth pretrain``."""
 
     method: str = pydantic.Field(json_schema_extra={"positional": True}, description=f"how to learn: {', '.join(method_names())}")
+    labelled: tuple[Path, ...] = pydantic.Field((), description="catalog with labels; not for mae, which learns without")
     unlabelled: tuple[Path, ...] = pydantic.Field((), description="catalogs of the unlabelled pool; may name the labelled catalog too")
     unlabelled_split: tuple[str | None, ...] = pydantic.Field(
         ("train",), description="rows of the pool to use; a catalog without any split is used whole"

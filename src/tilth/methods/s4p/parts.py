@@ -1,20 +1,22 @@
-"""Parts that the S4P variants share: pseudo-labels, their mixing, and their health.
+"""Parts that the S4P variants share: pseudo-labels, their mixing, partners within a batch, and health.
 
 Shapes: B images, K classes, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tilth import seeds
 from tilth.augment.cutmix import mix
 from tilth.classes import IGNORE_INDEX
+from tilth.errors import ConfigError
 from tilth.methods.losses import masked_cross_entropy
-from tilth.models.inference import evaluating
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,45 @@ class PseudoLabels:
             mix(box, pasted.target, self.target), mix(box, pasted.confidence, self.confidence), mix(box, pasted.valid, self.valid)
         )
 
-    def split(self, first: int) -> tuple[PseudoLabels, PseudoLabels]:
-        """Cut the batch in two after ``first`` images."""
-        head = PseudoLabels(self.target[:first], self.confidence[:first], self.valid[:first])
-        return head, PseudoLabels(self.target[first:], self.confidence[first:], self.valid[first:])
+    def __getitem__(self, images: slice | Tensor) -> PseudoLabels:
+        """Choose images of the batch, by a slice or by their places."""
+        return PseudoLabels(self.target[images], self.confidence[images], self.valid[images])
+
+    def confident(self, threshold: float | Tensor) -> Tensor:
+        """Pixels that are valid and whose confidence is at least ``threshold``: bool (B, H, W)."""
+        return (self.confidence >= threshold) & self.valid
 
 
-@torch.no_grad()
-def predict_pseudo_labels(teacher: nn.Module, image: Tensor, valid: Tensor) -> PseudoLabels:
-    """Label a batch in evaluation mode: no gradient, and running statistics stay as they are.
+def partners(draws: Sequence[int], tiles: Sequence[str]) -> list[int]:
+    """Choose for each image of a batch another one to get a box from: a permutation, and a pure function of the seeds.
 
     Args:
-        teacher: the network; returned to the mode it came in.
-        image: float32 (B, C, H, W), normalised weak views.
-        valid: bool (B, H, W).
+        draws: B seeds, ``Batch["draw"]``.
+        tiles: B identifiers, ``Batch["tile_id"]``.
+
+    Returns:
+        B places, never an image's own, and never another crop of its tile unless that tile makes up more than half of the batch.
+
+    Raises:
+        ConfigError: there is no other image.
     """
-    with evaluating(teacher):
-        return pseudo_labels(teacher(image), valid)
+    count = len(draws)
+    if count < 2:
+        raise ConfigError(
+            "settings.partner=batch takes boxes from other images of the same pass, which has only one; "
+            "make loop.batch_size at least twice loop.accumulate times loop.devices, or set settings.partner=stream"
+        )
+    generator = seeds.generator("partners", *draws)
+    shares = Counter(tiles)
+    rank = {str(tile): place for place, tile in enumerate(generator.permutation(sorted(shares)))}
+    # Crops of a tile stand together: whoever is as many places further on as the most frequent tile has crops is of another tile.
+    order = sorted(range(count), key=lambda place: (rank[tiles[place]], place))
+    most = max(shares.values())
+    shift = int(generator.integers(most, count - most + 1)) if 2 * most <= count else max(most % count, 1)
+    found = [0] * count
+    for place, image in enumerate(order):
+        found[image] = order[(place + shift) % count]
+    return found
 
 
 def pseudo_labels(logits: Tensor, valid: Tensor) -> PseudoLabels:
@@ -63,7 +87,13 @@ def pseudo_labels(logits: Tensor, valid: Tensor) -> PseudoLabels:
 
 
 def unlabelled_loss(
-    logits: Tensor, labels: PseudoLabels, threshold: float, mode: str = "pixelwise", count: Callable[[Tensor], Tensor] = lambda count: count
+    logits: Tensor,
+    labels: PseudoLabels,
+    threshold: float | Tensor,
+    mode: str = "pixelwise",
+    count: Callable[[Tensor], Tensor] = lambda count: count,
+    *,
+    official: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """L_u: cross-entropy of the strong view against confident pseudo-labels, over the number of valid pixels of the batch.
 
@@ -71,18 +101,18 @@ def unlabelled_loss(
         logits: float (B, K, H, W) of the strong view.
         labels: mixed pseudo-labels.
         threshold: tau; a pixel counts when its confidence is at least this and it is valid.
-        mode: ``pixelwise``, or ``pixelratio``: every pixel counts, weighted by its image's share of confident ones among the valid. As
-            in the S5 program that mode has no pixel mask, so padding of an image with confident pixels counts, too.
+        mode: ``pixelwise``, or ``pixelratio``: every valid pixel counts, weighted by its image's share of confident ones among the valid.
         count: turns the number of valid pixels into the divisor.
+        official: in ``pixelratio``, let padded pixels count like valid ones, as in the S5 program.
 
     Returns:
         The scalar, and the confident pixels, bool (B, H, W).
     """
-    confident = (labels.confidence >= threshold) & labels.valid
+    confident = labels.confident(threshold)
     kept = confident
     if mode == "pixelratio":
         share = confident.flatten(1).sum(1) / labels.valid.flatten(1).sum(1).clamp(min=1)
-        kept = share[:, None, None].expand_as(confident)
+        kept = share[:, None, None] * (torch.ones_like(labels.valid) if official else labels.valid)
     return masked_cross_entropy(logits, labels.target, kept, count(labels.valid.sum())), confident
 
 
@@ -110,7 +140,14 @@ def health(labels: PseudoLabels, accepted: Tensor, reference: Tensor, num_classe
     }
 
 
-def collapse_warnings(shares: Mapping[str, list[float]], step: int, names: tuple[str, ...], grace: int) -> list[str]:
+def collapse_warnings(
+    shares: Mapping[str, list[float]],
+    step: int,
+    names: tuple[str, ...],
+    grace: int,
+    looser: str = "lower the threshold",
+    stricter: str = "raise the threshold",
+) -> list[str]:
     """Say when pseudo-labels are all of one class, or none is accepted, once ``grace`` steps have passed.
 
     Args:
@@ -118,19 +155,21 @@ def collapse_warnings(shares: Mapping[str, list[float]], step: int, names: tuple
         step: current step.
         names: class names in id order.
         grace: steps at the start in which few or one-sided pseudo-labels are normal.
+        looser: what makes the method accept more pixels.
+        stricter: what makes it accept fewer.
     """
     if step < grace or not shares.get("accepted_share"):
         return []
     if shares["accepted_share"][0] < 0.001:
         return [
             "fewer than 0.1 % of the unlabelled pixels are accepted: the unlabelled images teach nothing; "
-            "lower the threshold or train longer on labels"
+            f"{looser} or train longer on labels"
         ]
     largest = max(range(len(names)), key=lambda index: shares["accepted_class"][index])
     if len(names) > 1 and shares["accepted_class"][largest] > 0.98:
         return [
             f"pseudo-labels have collapsed: over 98 % of the accepted pixels are {names[largest]!r}; "
-            "balance the labelled tiles or raise the threshold"
+            f"balance the labelled tiles or {stricter}"
         ]
     return []
 

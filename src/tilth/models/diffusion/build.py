@@ -156,6 +156,8 @@ def guided_unet(
 
 
 def _check(multipliers: Sequence[int], attention_strides: Sequence[int]) -> None:
+    if not multipliers:
+        raise ConfigError("multipliers is empty; give one number for each level, such as [1, 2, 4, 8, 8]")
     known = [2**level for level in range(len(multipliers))]
     for stride in attention_strides:
         if stride not in known:

@@ -125,6 +125,12 @@ def check_taps(taps: Sequence[int], depth: int) -> tuple[int, ...]:
     return found
 
 
+def freeze_unused(blocks: nn.ModuleList, taps: Sequence[int]) -> None:
+    """Let layers behind the last tap take no gradient: they never run, and distributed training waits for all that train."""
+    for block in blocks[taps[-1] + 1 :]:
+        block.requires_grad_(False)
+
+
 def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, taps: Sequence[int], checkpointing: bool, *arguments: Any) -> list[Tensor]:
     """Run layers one after the other and keep the output of some.
 

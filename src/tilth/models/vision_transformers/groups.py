@@ -5,6 +5,7 @@ Shapes: B images, C width, G groups, g width of a group's embedding, R rows and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,16 +16,15 @@ from tilth.errors import ConfigError
 from tilth.models.vision_transformers.attention import Attention
 from tilth.models.vision_transformers.blocks import run_blocks
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
-from tilth.models.vision_transformers.positions import resize_positions
-from tilth.models.vision_transformers.token_maps import sinusoid_table, sinusoids
+from tilth.models.vision_transformers.positions import resize_positions, sine_cosine_positions, sinusoids
+from tilth.sensors import Sensor
 
-GROUPS: dict[int, tuple[tuple[int, ...], ...]] = {
-    10: ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)),
-    12: ((1, 2, 3, 7), (4, 5, 6, 8), (10, 11)),
-    13: ((1, 2, 3, 7), (4, 5, 6, 8), (11, 12)),
-}
-"""Groups by number of bands of Sentinel-2, in the order of their names: those of 10 m, red edge, short-wave infrared (cromss.md sections
-2.2 and 7.4). Of twelve and thirteen bands those of 60 m are left out, which SatMAE does not know."""
+GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))
+"""Groups of ten bands of Sentinel-2 in the order of their names: those of 10 m, red edge, short-wave infrared (cromss.md sections 2.2 and
+7.4). The other three, of 60 m, are left out of the published network."""
+
+_CENTRES_NM = (490, 560, 665, 705, 740, 783, 842, 865, 1610, 2190)
+_NEAR_NM = 10.0
 
 
 class GroupPatchEmbedding(nn.Module):
@@ -84,14 +84,13 @@ class GroupVisionTransformer(PlainVisionTransformer):
             heads: of attention; divides ``width``.
             patch: side of a patch in pixels.
             taps: four layers, 0-based; by default the ends of the quarters.
-            groups: positions of the bands of each group; by default :data:`GROUPS` by number of bands, and for other numbers groups of up
-                to four neighbours.
+            groups: positions of the bands of each group; by default :data:`GROUPS` for ten bands.
             drop_path: rate at the last layer, growing from 0 at the first.
             attention: how attention is computed.
             checkpointing: save memory in training by computing activations twice.
 
         Raises:
-            ConfigError: numbers that do not go together, or groups of bands that do not exist.
+            ConfigError: numbers that do not go together, groups of bands that do not exist, or none for other than ten bands.
         """
         super().__init__(
             in_channels,
@@ -114,7 +113,7 @@ class GroupVisionTransformer(PlainVisionTransformer):
         members = _members(in_channels, groups)
         of_group = width // 4
         self.add_module("patch_embedding", GroupPatchEmbedding(members, width, patch))
-        self.position_embedding = nn.Parameter(sinusoid_table(self.grid, width - of_group))
+        self.position_embedding = nn.Parameter(sine_cosine_positions(self.grid, width - of_group))
         self.class_position = nn.Parameter(torch.zeros(1, 1, width - of_group))
         self.group_embedding = nn.Parameter(sinusoids(torch.arange(len(members)), of_group)[None])
 
@@ -138,10 +137,30 @@ class GroupVisionTransformer(PlainVisionTransformer):
         ]
 
 
+def sensor_groups(sensor: Sensor) -> list[list[int]] | None:
+    """Find the published groups among the bands of a sensor by their wavelengths, in whatever order; other bands are left out.
+
+    Returns:
+        Positions of the bands of each group; None where one of the ten bands is not there, or there twice.
+    """
+    places: list[int] = []
+    for centre in _CENTRES_NM:
+        distances = [abs(band.centre_nm - centre) if band.centre_nm is not None else math.inf for band in sensor.bands]
+        nearest = min(distances)
+        if nearest > _NEAR_NM or distances.count(nearest) > 1:
+            return None
+        places.append(distances.index(nearest))
+    return [[places[index] for index in group] for group in GROUPS] if len(set(places)) == len(places) else None
+
+
 def _members(in_channels: int, groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:
     if groups is None:
-        neighbours = [tuple(range(in_channels))[start : start + 4] for start in range(0, in_channels, 4)]
-        return GROUPS.get(in_channels, tuple(neighbours))
+        if in_channels != sum(map(len, GROUPS)):
+            raise ConfigError(
+                f"groups: {in_channels} bands do not say which belong together (only the ten published ones of Sentinel-2 do); give "
+                "positions of the bands of each group, such as [[0, 1, 2], [3]]"
+            )
+        return GROUPS
     given = tuple(tuple(group) for group in groups)
     if not given or not all(given) or not all(0 <= band < in_channels for group in given for band in group):
         raise ConfigError(f"groups={[list(group) for group in given]}: give groups of bands 0 to {in_channels - 1}, none of them empty")

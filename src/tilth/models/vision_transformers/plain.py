@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tilth.models.vision_transformers.attention import Attention, fresh_table, initialise
-from tilth.models.vision_transformers.blocks import Block, FeedForward, check_taps, drop_rates, run_blocks, spread_taps
+from tilth.models.vision_transformers.blocks import Block, FeedForward, check_taps, drop_rates, freeze_unused, run_blocks, spread_taps
 from tilth.models.vision_transformers.experts import ExpertFeedForward
 from tilth.models.vision_transformers.positions import Grid, resize_positions, sine_cosine_positions, take_tokens, token_grid
 from tilth.models.vision_transformers.pyramid import FeaturePyramid
@@ -31,7 +31,7 @@ class PlainVisionTransformer(nn.Module):
         position_embedding: (1, R * S, C) of ``grid``.
         class_position: (1, 1, C), beside a class token that is used.
         grid: rows and columns that ``position_embedding`` is made for.
-        blocks: the layers.
+        blocks: the layers; those behind the last tap never run and do not train.
         taps: 0-based layers whose output is given on, shallow to deep.
         pyramid: makes four scales of them; None gives them on at the scale of the tokens.
         checkpointing: see :func:`tilth.models.vision_transformers.blocks.run_blocks`.
@@ -107,6 +107,7 @@ class PlainVisionTransformer(nn.Module):
             for rate in drop_rates(drop_path, depth)
         )
         initialise(self.blocks)
+        freeze_unused(self.blocks, self.taps)
         self.pyramid = FeaturePyramid(width, enlarge=2 if patch == 8 else 4) if pyramid else None
 
     @property
@@ -138,7 +139,7 @@ class PlainVisionTransformer(nn.Module):
         """Compute the outputs of the tapped layers as maps float (B, C, R, S), shallow to deep; arguments as for :meth:`forward`."""
         tokens, (rows, columns) = self._embed(image)
         outputs = self._run(tokens, self.taps, *(() if expert is None else (expert,)))
-        return [output.transpose(1, 2).reshape(len(image), -1, rows, columns) for output in outputs]
+        return [output.transpose(1, 2).reshape(image.shape[0], -1, rows, columns) for output in outputs]
 
     def visible_tokens(self, image: Tensor, visible: Tensor) -> Tensor:
         """Compute the tokens of some patches behind the last tapped layer, which see nothing of the others.
@@ -162,7 +163,7 @@ class PlainVisionTransformer(nn.Module):
     def _run(self, tokens: Tensor, taps: Sequence[int], *arguments: int) -> list[Tensor]:
         """Send tokens through the layers, with the class token in front where there is one; returns tapped outputs without it."""
         if self.has_class_token:
-            first = (self.class_token + self.class_position).expand(len(tokens), -1, -1)
+            first = (self.class_token + self.class_position).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([first, tokens], dim=1)
         outputs = run_blocks(self.blocks, tokens, taps, self.checkpointing, *arguments)
         return [output[:, 1:] for output in outputs] if self.has_class_token else outputs

@@ -38,20 +38,34 @@ def resize_positions(table: Tensor, old: Grid, new: Grid) -> Tensor:
     return resized.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], width)
 
 
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Encode numbers by sines, then cosines, of falling frequency 10000^(-2 i / width).
+
+    Args:
+        positions: float (M,).
+        width: even.
+
+    Returns:
+        float (M, width).
+    """
+    frequencies = 10000.0 ** (-torch.arange(width // 2, device=positions.device, dtype=torch.float64) / (width / 2))
+    angles = positions.to(torch.float64)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(torch.get_default_dtype())
+
+
 def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
-    """Compute fixed positions: sines, then cosines of a column at frequencies from 1 to 1/10000, then the same of the row (MAE).
+    """Compute fixed positions: :func:`sinusoids` of the column in one half of the channels, of the row in the other (MAE).
 
     Args:
         grid: R and S.
         width: C, a multiple of 4.
 
     Returns:
-        float32 (1, R * S, C).
+        float (1, R * S, C).
     """
-    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
-    angles = [places.reshape(-1, 1) * frequencies for places in (columns, rows)]
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).to(torch.float32).unsqueeze(0)
+    rows, columns = (sinusoids(torch.arange(count), width // 2) for count in grid)
+    table = torch.cat([columns[None].expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)], dim=-1)
+    return table.reshape(1, grid[0] * grid[1], width)
 
 
 def take_tokens(tokens: Tensor, places: Tensor) -> Tensor:

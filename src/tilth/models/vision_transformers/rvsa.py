@@ -17,56 +17,15 @@ from torch.nn import functional as F
 
 from tilth.errors import ConfigError
 from tilth.models.vision_transformers.attention import Attention, attend, check_attention, fresh_table, initialise
-from tilth.models.vision_transformers.blocks import DropPath, FeedForward, check_taps, drop_rates, run_blocks, spread_taps
+from tilth.models.vision_transformers.blocks import DropPath, FeedForward, check_taps, drop_rates, freeze_unused, run_blocks, spread_taps
 from tilth.models.vision_transformers.positions import Grid, resize_positions, token_grid
 from tilth.models.vision_transformers.pyramid import FeaturePyramid
 from tilth.models.vision_transformers.relative import decomposed_bias, relative_index, table_bias
+from tilth.models.vision_transformers.samples import OffsetAxes, check_offset_axes, window_samples
 from tilth.models.vision_transformers.windows import join_windows, split_windows
 
 _EPSILON = 1e-6
 """Of every layer norm, unlike S5's plain ViT."""
-
-
-def window_samples(offsets: Tensor, scales: Tensor, angles: Tensor, grid: Grid, window: int) -> Tensor:
-    """Say where windows take their keys and values from.
-
-    A window's own tokens, seen from its centre, are stretched by 1 + scale, turned by the angle and moved by the offset. An offset is
-    divided by the number of whole windows: along x by those in the width, along y by those in the height. The official program exchanges
-    these two, which is the same for square images only. On sides shorter than a window, where it divides by zero, one window is counted.
-
-    Args:
-        offsets: (B, A, 2, down, right), along x and y, for windows in rows and columns.
-        scales: (B, A, 2, down, right), along x and y.
-        angles: (B, A, down, right) in radians; positive ones turn x towards y, which is clockwise as y points down.
-        grid: R and S of the tokens before they were padded to whole windows.
-        window: w.
-
-    Returns:
-        (B, A, down * w, right * w, 2): x and y, -1 and 1 being the centres of the first and the last token of the padded map.
-    """
-    rows, columns = grid
-    down, right = angles.shape[-2:]
-    exact = torch.promote_types(offsets.dtype, torch.float32)  # half precision would round to whole fractions of a token
-    offsets, scales, angles = offsets.to(exact), scales.to(exact), angles.to(exact)
-    # Axes from here: image, head, window row, row in it, window column, column in it.
-    center_y, inside_y = _axis(down, window, offsets)
-    center_x, inside_x = _axis(right, window, offsets)
-    stretch_x, stretch_y = (1 + scales)[..., None, :, None].unbind(2)
-    move_x, move_y = offsets[..., None, :, None].unbind(2)
-    cosine, sine = angles.cos()[..., None, :, None], angles.sin()[..., None, :, None]
-    along_x = inside_x * stretch_x
-    along_y = inside_y[:, None, None] * stretch_y
-    x = along_x * cosine - along_y * sine + center_x[:, None] + move_x / max(1, columns // window)
-    y = along_x * sine + along_y * cosine + center_y[:, None, None, None] + move_y / max(1, rows // window)
-    return torch.stack([x, y], dim=-1).flatten(4, 5).flatten(2, 3)
-
-
-def _axis(count: int, window: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the centres of windows along an axis (count,), and the places of tokens around their window's centre (w,)."""
-    places = torch.linspace(-1, 1, count * window, dtype=like.dtype, device=like.device)
-    step = 2 / (count * window - 1)
-    inside = torch.arange(window, dtype=like.dtype, device=like.device) * step
-    return places.reshape(count, window).mean(1), inside - inside.mean()
 
 
 class RotatedWindowAttention(nn.Module):
@@ -81,12 +40,14 @@ class RotatedWindowAttention(nn.Module):
         window_relative_rows: table (2 w - 1, d).
         window_relative_columns: table (2 w - 1, d).
         relative_bias: table ((2 w - 1)^2, A).
+        offset_axes: how offsets are scaled, see :data:`tilth.models.vision_transformers.samples.OffsetAxes`.
     """
 
     relative_index: Tensor
 
-    def __init__(self, width: int, heads: int, window: int, attention: Attention = "sdpa") -> None:
+    def __init__(self, width: int, heads: int, window: int, attention: Attention = "sdpa", offset_axes: OffsetAxes = "corrected") -> None:
         super().__init__()
+        self.offset_axes = check_offset_axes(offset_axes)
         self.heads = heads
         self.window = window
         self.attention = check_attention(attention)
@@ -124,7 +85,7 @@ class RotatedWindowAttention(nn.Module):
         (batch, _, down, right), pairs = means.shape, (self.heads, 2)
         offsets = self.offsets(means).reshape(batch, *pairs, down, right)
         scales = self.scales(means).reshape(batch, *pairs, down, right)
-        return window_samples(offsets, scales, self.angles(means), grid, self.window)
+        return window_samples(offsets, scales, self.angles(means), grid, self.window, self.offset_axes)
 
     def _queries(self, maps: Tensor) -> Tensor:
         """Cut (B, H, W, C) into (B, W * A, w^2, d); windows first, then heads."""
@@ -202,7 +163,7 @@ class RotatedWindowTransformer(nn.Module):
         patch_embedding: convolution, image (B, bands, H, W) -> (B, C, R, S).
         position_embedding: (1, R * S, C) of ``grid``.
         grid: rows and columns that positions, and the tables of full attention, are made for.
-        blocks: the layers.
+        blocks: the layers; those behind the last tap never run and do not train.
         taps: 0-based layers whose output is given on, shallow to deep.
         pyramid: makes four scales of them.
         checkpointing: see :func:`tilth.models.vision_transformers.blocks.run_blocks`.
@@ -221,6 +182,7 @@ class RotatedWindowTransformer(nn.Module):
         patch: int = 16,
         taps: Sequence[int] | None = None,
         drop_path: float = 0.1,
+        offset_axes: OffsetAxes = "corrected",
         attention: Attention = "sdpa",
         checkpointing: bool = False,
     ) -> None:
@@ -237,6 +199,7 @@ class RotatedWindowTransformer(nn.Module):
             patch: side of a patch in pixels, 16 or 8.
             taps: four layers, 0-based; by default the ends of the quarters.
             drop_path: rate at the last layer, growing from 0 at the first.
+            offset_axes: how offsets of windows are scaled on images that are not square: ``corrected``, or ``official``.
             attention: how attention is computed.
             checkpointing: save memory in training by computing activations twice.
 
@@ -250,6 +213,7 @@ class RotatedWindowTransformer(nn.Module):
             raise ConfigError(
                 f"interval={interval}, window={window}: give an interval of at least 1 layer and windows of at least 2 tokens"
             )
+        check_offset_axes(offset_axes)  # here too, as there may be no layer of rotated windows
         self.grid = token_grid(image_size, patch)
         self.taps = check_taps(spread_taps(depth) if taps is None else taps, depth)
         self.checkpointing = checkpointing
@@ -259,7 +223,7 @@ class RotatedWindowTransformer(nn.Module):
         for index, rate in enumerate(drop_rates(drop_path, depth)):
             part: RotatedWindowAttention | RelativeAttention
             if (index + 1) % interval:
-                part = RotatedWindowAttention(width, heads, window, attention)
+                part = RotatedWindowAttention(width, heads, window, attention, offset_axes)
             else:
                 part = RelativeAttention(width, heads, self.grid, attention)
             block = RelativeBlock(width, part, rate)
@@ -268,6 +232,7 @@ class RotatedWindowTransformer(nn.Module):
                 part.projection.weight.div_((2 * (index + 1)) ** 0.5)
                 block.feed_forward.contract.weight.div_((2 * (index + 1)) ** 0.5)
             self.blocks.append(block)
+        freeze_unused(self.blocks, self.taps)
         self.pyramid = FeaturePyramid(width, enlarge=2 if patch == 8 else 4)
 
     @property

@@ -76,7 +76,7 @@ class TimmVisionTransformer(nn.Module):
             further: arguments of timm's ``create_model`` beyond these.
 
         Raises:
-            ConfigError: taps that do not exist, or patches that are not square.
+            ConfigError: taps that do not exist, patches that are not square, or a last norm that the model does not have.
         """
         super().__init__()
         import timm
@@ -88,6 +88,8 @@ class TimmVisionTransformer(nn.Module):
         self.patch = patch
         depth = len(self.backbone.blocks)
         self.taps = check_taps(spread_taps(depth) if taps is None else taps, depth)
+        if final_norm and isinstance(self.backbone.norm, nn.Identity):
+            raise ConfigError(f"final_norm: {name} has no norm behind its last layer; leave final_norm out")
         self.final_norm = final_norm
         self.backbone.prune_intermediate_layers(list(self.taps), prune_norm=not final_norm, prune_head=True)
         self.pyramid = FeaturePyramid(self.backbone.embed_dim, enlarge=2 if patch == 8 else 4)

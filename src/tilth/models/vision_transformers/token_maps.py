@@ -1,4 +1,4 @@
-"""UperNet on maps that all have the scale of a transformer's tokens (cromss.md section 7.4), and sinusoids for positions.
+"""UperNet on maps that all have the scale of a transformer's tokens (cromss.md section 7.4).
 
 Shapes: B images, C width of tokens, c channels of the decoder, R rows and S columns of tokens.
 """
@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from tilth.models.decoders.parts import ConvolutionBlock
 from tilth.models.decoders.upernet import UperNet
-from tilth.models.vision_transformers.positions import Grid
 
 
 class TokenMapUperNet(UperNet):
@@ -65,36 +64,6 @@ class TokenMapUperNet(UperNet):
         for pool, block in zip(self.pools, self.pooled, strict=True):
             collected.append(_enlarged_block(block, F.adaptive_avg_pool2d(coarsest, pool), size))
         return cast("Tensor", self.context(torch.cat(collected, dim=1)))
-
-
-def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Encode numbers by sines, then cosines, of falling frequency 10000^(-2 i / width).
-
-    Args:
-        positions: float (M,).
-        width: even.
-
-    Returns:
-        float (M, width).
-    """
-    frequencies = 10000.0 ** (-torch.arange(width // 2, device=positions.device, dtype=torch.float64) / (width / 2))
-    angles = positions.to(torch.float64)[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1).to(torch.get_default_dtype())
-
-
-def sinusoid_table(grid: Grid, width: int) -> Tensor:
-    """Make the position embedding that MAE starts from: one half of the channels for the column, the other for the row.
-
-    Args:
-        grid: rows R and columns S.
-        width: C, a multiple of four.
-
-    Returns:
-        float (1, R * S, C).
-    """
-    rows, columns = (sinusoids(torch.arange(count), width // 2) for count in grid)
-    table = torch.cat([columns[None].expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)], dim=-1)
-    return table.reshape(1, grid[0] * grid[1], width)
 
 
 def _enlarged_block(block: nn.Module, maps: Tensor, size: tuple[int, int]) -> Tensor:

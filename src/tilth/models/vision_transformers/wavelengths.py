@@ -15,25 +15,20 @@ from tilth.errors import ConfigError
 from tilth.models.vision_transformers.attention import Attention, SelfAttention
 from tilth.models.vision_transformers.blocks import FeedForward
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
-from tilth.models.vision_transformers.token_maps import sinusoid_table, sinusoids
+from tilth.models.vision_transformers.positions import sine_cosine_positions, sinusoids
+from tilth.sensors import Sensor
 
-_S1 = (3.75, 3.75)
+_RADAR = 3.75
 _S2 = (0.443, 0.49, 0.56, 0.665, 0.705, 0.74, 0.783, 0.842, 0.865, 0.94, 1.375, 1.61, 2.19)
-_WITHOUT_CIRRUS = (*_S2[:10], *_S2[11:])
 
 WAVELENGTHS: dict[int, tuple[float, ...]] = {
-    2: _S1,
-    3: (0.665, 0.56, 0.49),
-    4: (0.665, 0.56, 0.49, 0.842),
     9: (*_S2[1:8], *_S2[11:]),
     10: (*_S2[1:9], *_S2[11:]),
-    12: _WITHOUT_CIRRUS,
+    12: (*_S2[:10], *_S2[11:]),
     13: _S2,
-    14: (*_S1, *_WITHOUT_CIRRUS),
-    15: (*_S1, *_S2),
 }
-"""Centre wavelengths in micrometres by number of bands (cromss.md section 2.2): Sentinel-1; red, green, blue and near infrared; nine to
-thirteen bands of Sentinel-2 in the order of their names; both. Radar counts as 3.75."""
+"""Centre wavelengths in micrometres by number of bands: the published choices among those of Sentinel-2, in the order of their names
+(cromss.md section 2.2). Other numbers say nothing: three bands can be red, green, blue as well as near infrared, red, green."""
 
 _SIZE = 128
 _HIDDEN = 2048
@@ -138,13 +133,13 @@ class WavelengthVisionTransformer(PlainVisionTransformer):
             heads: of attention; divides ``width``.
             patch: side of a patch in pixels.
             taps: four layers, 0-based; by default the ends of the quarters.
-            wavelengths: centre of each band in micrometres; by default :data:`WAVELENGTHS` by number of bands.
+            wavelengths: centre of each band in micrometres; by default those of Sentinel-2 by number of bands, :data:`WAVELENGTHS`.
             drop_path: rate at the last layer, growing from 0 at the first.
             attention: how attention is computed.
             checkpointing: save memory in training by computing activations twice.
 
         Raises:
-            ConfigError: numbers that do not go together, or no wavelengths for a number of bands that nothing is known about.
+            ConfigError: numbers that do not go together, or no wavelengths for a number of bands that says nothing about them.
         """
         super().__init__(
             in_channels,
@@ -164,8 +159,23 @@ class WavelengthVisionTransformer(PlainVisionTransformer):
         )
         self.wavelengths = _wavelengths(in_channels, wavelengths)
         self.add_module("patch_embedding", WavelengthPatchEmbedding(self.wavelengths, width, patch, attention))
-        self.position_embedding = nn.Parameter(sinusoid_table(self.grid, width), requires_grad=False)
+        self.position_embedding = nn.Parameter(sine_cosine_positions(self.grid, width), requires_grad=False)
         self.class_position = nn.Parameter(torch.zeros(1, 1, width), requires_grad=False)
+
+
+def sensor_wavelengths(sensor: Sensor) -> list[float]:
+    """List the wavelengths of a sensor's bands in micrometres; radar counts as 3.75 (cromss.md section 2.2).
+
+    Raises:
+        ConfigError: a band that is no radar says nothing about its wavelength.
+    """
+    unknown = [band.name for band in sensor.bands if band.kind != "radar" and band.centre_nm is None]
+    if unknown:
+        raise ConfigError(
+            f"sensor {sensor.name!r}: centre_nm of {', '.join(unknown)} is missing, and DOFA tells bands apart by nothing else; "
+            "add it to the sensor, or give network.options.wavelengths in micrometres"
+        )
+    return [_RADAR if band.kind == "radar" else (band.centre_nm or 0) / 1000 for band in sensor.bands]
 
 
 def _wavelengths(in_channels: int, wavelengths: Sequence[float] | None) -> tuple[float, ...]:
@@ -175,7 +185,7 @@ def _wavelengths(in_channels: int, wavelengths: Sequence[float] | None) -> tuple
     if len(given) != in_channels:
         raise ConfigError(
             f"wavelengths: got {len(given)} for {in_channels} bands; give the centre of each band in micrometres, "
-            f"such as 0.665 for red (known without: {', '.join(map(str, WAVELENGTHS))} bands)"
+            f"such as 0.665 for red and 3.75 for radar (known without: {', '.join(map(str, WAVELENGTHS))} bands of Sentinel-2)"
         )
     # DOFA tells bands apart by nothing else, and nanometres instead of micrometres are the likely slip.
     if not all(0.1 <= wavelength <= 100 for wavelength in given):

@@ -19,8 +19,7 @@ from tilth.models.config import NetworkSpec
 from tilth.models.decoders.parts import ClassHead
 from tilth.models.multi_task import MultiTaskNetwork, check_tasks
 from tilth.models.named import NAMES
-from tilth.models.network import SegmentationNetwork
-from tilth.models.s5 import LAYOUT
+from tilth.models.network import LAYOUT, SegmentationNetwork
 from tilth.models.vision_transformers.blocks import Block, FeedForward
 from tilth.models.vision_transformers.experts import ExpertFeedForward
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
@@ -68,11 +67,17 @@ def join_feed_forwards(tensors: Mapping[str, Tensor], expert: int) -> dict[str, 
 
     Returns:
         Tensors with ``*.feed_forward.contract.*`` instead.
+
+    Raises:
+        UsageError: the expert lacks a tensor.
     """
     joined: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if _SHARED in name:
-            own = tensors[name.replace(_SHARED, f"{_EXPERTS}{expert}.")]
+            expected = name.replace(_SHARED, f"{_EXPERTS}{expert}.")
+            if expected not in tensors:
+                raise UsageError(f"{expected} is missing, so there is no whole expert {expert}; the file was cut or put together by hand")
+            own = tensors[expected]
             joined[name.replace(_SHARED, _WHOLE)] = torch.cat([tensor, own])
         elif _EXPERTS not in name:
             joined[name] = tensor
@@ -83,13 +88,13 @@ def to_experts(network: SegmentationNetwork, tasks: Mapping[str, int], part: int
     """Turn a network with one task into one with several: experts and decoders start as copies, heads fresh.
 
     Args:
-        network: plain ViT with UperNet; stays as it is.
+        network: plain ViT with feature pyramid and UperNet, as ``upernet_vit_b``; stays as it is.
         tasks: number of classes by name, in the order of the experts.
         part: channels of each expert.
         copy_heads: start heads as copies too; every task must have the classes of the network.
 
     Returns:
-        The new network, on the same device, in the same mode.
+        The new network, on the same device. Each part is in the mode that it is copied from, and trains if that does; fresh heads train.
 
     Raises:
         UsageError: a network of another kind, or heads that cannot be copied.
@@ -114,7 +119,10 @@ def to_experts(network: SegmentationNetwork, tasks: Mapping[str, int], part: int
     if isinstance(spec, NetworkSpec) and f"{spec.name}{_MOE}" in NAMES:
         options = spec.options | {"tasks": dict(wanted), "part": part}
         setattr(made, SPEC, spec.model_copy(update={"name": f"{spec.name}{_MOE}", "options": options}))
-    return made.train(network.training)
+    # Only what is new here: parts that were copied keep their own modes.
+    for module in (made, made.decoders, made.heads):
+        module.training = network.training
+    return made
 
 
 def to_dense(network: MultiTaskNetwork, task: str) -> SegmentationNetwork:
@@ -125,7 +133,8 @@ def to_dense(network: MultiTaskNetwork, task: str) -> SegmentationNetwork:
         task: which.
 
     Returns:
-        The new network, on the same device, in the same mode.
+        The new network, on the same device. Each part is in the mode that it is copied from, and trains if that does; of a shared layer and
+        an expert that are joined, if one of them does.
 
     Raises:
         UsageError: no such task, or a network of another kind.
@@ -143,33 +152,63 @@ def to_dense(network: MultiTaskNetwork, task: str) -> SegmentationNetwork:
         options = {name: value for name, value in spec.options.items() if name not in ("tasks", "part")}
         update = {"name": spec.name.removesuffix(_MOE), "num_classes": network.tasks[task], "options": options}
         setattr(made, SPEC, spec.model_copy(update=update))
-    return made.train(network.training)
+    made.training = network.training
+    return made
 
 
 def _plain(encoder: nn.Module) -> PlainVisionTransformer:
-    if not isinstance(encoder, PlainVisionTransformer):
-        raise UsageError(f"experts are made of and taken from plain vision transformers; this encoder is {type(encoder).__name__}")
+    # Exactly: encoders that only begin like one (of groups of bands, of wavelengths) do not hand the task on to their layers.
+    if type(encoder) is not PlainVisionTransformer:
+        raise UsageError(
+            "experts are made of and taken from plain vision transformers with a feature pyramid, such as upernet_vit_b; "
+            f"this encoder is {type(encoder).__name__}"
+        )
+    if encoder.pyramid is None or encoder.has_class_token:
+        lacking = "has a class token" if encoder.has_class_token else "has no feature pyramid"
+        raise UsageError(
+            f"experts are made of and taken from vision transformers with a feature pyramid, such as upernet_vit_b; this encoder {lacking}"
+        )
     return encoder
 
 
 def _split_block(block: Block, experts: int, part: int) -> None:
     old = cast("FeedForward", block.feed_forward)
     made = ExpertFeedForward(old.expand.in_features, old.expand.out_features, experts, part)
-    _fill(block, made, split_feed_forwards(block.state_dict(prefix="."), experts, part))
+    tensors = split_feed_forwards(block.state_dict(prefix="."), experts, part)
+    for layer in (made.shared, *made.experts):
+        _behave(layer, old.contract)
+    _fill(block, made, tensors)
 
 
 def _join_block(block: Block, expert: int) -> None:
     old = cast("ExpertFeedForward", block.feed_forward)
     made = FeedForward(old.expand.in_features, old.expand.out_features)
-    _fill(block, made, join_feed_forwards(block.state_dict(prefix="."), expert))
+    tensors = join_feed_forwards(block.state_dict(prefix="."), expert)
+    _behave(made.contract, old.shared, old.experts[expert])
+    _fill(block, made, tensors)
 
 
-def _fill(block: Block, made: nn.Module, tensors: dict[str, Tensor]) -> None:
-    block.feed_forward = made.to(block.norm2.weight)
+def _behave(made: nn.Module, *like: nn.Module) -> None:
+    """Put a layer in the mode of others, the first where they differ; its parameters train where those of one of the others do."""
+    made.training = like[0].training
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad = any(layer.get_parameter(name).requires_grad for layer in like)
+
+
+def _fill(block: Block, made: ExpertFeedForward | FeedForward, tensors: dict[str, Tensor]) -> None:
+    """Put a feed-forward part of the other kind into a layer; the first of its linear layers is the one that was there."""
+    old = cast("ExpertFeedForward | FeedForward", block.feed_forward)
+    made.to(block.norm2.weight)
+    made.expand, made.activation, made.training = old.expand, old.activation, old.training
+    if isinstance(made, ExpertFeedForward):
+        made.experts.training = old.training
+    block.feed_forward = made
     block.load_state_dict({name.removeprefix("."): tensor for name, tensor in tensors.items()})
 
 
 def _fresh_head(like: ClassHead, classes: int) -> ClassHead:
     weight = like.convolution.weight
     made = ClassHead(like.convolution.in_channels, classes, scale=like.scale, dropout=like.dropout.p, align_corners=like.align_corners)
+    for module, other in zip(made.modules(), like.modules(), strict=True):
+        module.training = other.training
     return made.to(weight)

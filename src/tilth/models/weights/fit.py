@@ -53,6 +53,11 @@ def fit(tensors: Mapping[str, Tensor], network: nn.Module, title: str) -> Fitted
     wrong: list[str] = []
     for name, tensor in tensors.items():
         target = state[name]
+        if not _same_kind(name, tensor, target):
+            raise UnreadableFileError(
+                f"{title}: {name} holds {_kind(tensor)} numbers ({tensor.dtype}), the network {_kind(target)} ones; "
+                "quantised or otherwise coded weights are not read: save them as float"
+            )
         if tensor.shape == target.shape:
             fitted.tensors[name] = tensor
             continue
@@ -62,7 +67,13 @@ def fit(tensors: Mapping[str, Tensor], network: nn.Module, title: str) -> Fitted
         if name.startswith(CLASS_LAYERS):
             fitted.dropped[name] = _other_classes(tensor, target)
             continue
-        if name in stems and tensor.ndim == 4 and tensor.shape[0] == target.shape[0] and tensor.shape[2:] == target.shape[2:]:
+        if (
+            name in stems
+            and tensor.ndim == 4
+            and tensor.shape[1]
+            and tensor.shape[0] == target.shape[0]
+            and tensor.shape[2:] == target.shape[2:]
+        ):
             fitted.tensors[name], fitted.resized[name] = fit_bands(tensor, target.shape[1])
             continue
         resized = _fit_table(name, tensor, target, network)
@@ -102,15 +113,16 @@ def fit_bands(weight: Tensor, bands: int) -> tuple[Tensor, str]:
     the sum of all. It is what timm and segmentation-models-pytorch do, whatever the bands mean: train on before judging the network.
 
     Args:
-        weight: float (width, old, h, w).
+        weight: float (width, old, h, w), old at least 1; computed in float32 where it has less.
         bands: new number of bands.
 
     Returns:
         The weight (width, bands, h, w), and what was done.
     """
     old = weight.shape[1]
+    weight = weight if weight.dtype == torch.float64 else weight.float()
     if bands == 1:
-        return weight.float().sum(1, keepdim=True).to(weight.dtype), f"{old} bands to 1: summed"
+        return weight.sum(1, keepdim=True), f"{old} bands to 1: summed"
     index = torch.arange(bands, device=weight.device) % old
     how = "repeated in turn" if bands > old else f"the first {bands}"
     return weight[:, index] * (old / bands), f"{old} bands to {bands}: {how}, times {old}/{bands}"
@@ -123,7 +135,7 @@ def _fit_table(name: str, tensor: Tensor, target: Tensor, network: nn.Module) ->
     if name.endswith(("position_embedding", "pos_embed")) and tensor.ndim == 3:
         return _fit_positions(tensor, target, network.get_submodule(name.rpartition(".")[0]))
     if name.endswith(("relative_rows", "relative_columns")) and tensor.ndim == 2:
-        return resize_offsets(tensor, target.shape[0]), f"{tensor.shape[0]} to {target.shape[0]} offsets, bicubic"
+        return resize_offsets(tensor.float(), target.shape[0]), f"{tensor.shape[0]} to {target.shape[0]} offsets, bicubic"
     if name.endswith(("relative_bias", "relative_position_bias_table")) and tensor.ndim == 2:
         old, new = (math.isqrt(table.shape[0]) for table in (tensor, target))
         if old * old != tensor.shape[0] or new * new != target.shape[0]:
@@ -143,9 +155,9 @@ def _fit_positions(tensor: Tensor, target: Tensor, owner: nn.Module) -> tuple[Te
     if old != (rows, columns):
         actions.append(f"{old[0]} x {old[1]} to {rows} x {columns} positions, bicubic")
     slots, wanted = tensor.shape[1] - old[0] * old[1], target.shape[1] - rows * columns
-    resized = resize_positions(tensor[:, slots:].float(), old, (rows, columns)).to(tensor.dtype)
+    resized = resize_positions(tensor[:, slots:].float(), old, (rows, columns))
     if wanted:
-        slot = tensor[:, :1] if slots else torch.zeros_like(tensor[:, :1])
+        slot = tensor[:, :1].float() if slots else torch.zeros_like(resized[:, :1])
         resized = torch.cat([slot, resized], dim=1)
         actions += [] if slots else ["no position for the class token, so zero"]
     elif slots:
@@ -172,7 +184,16 @@ def resize_window_bias(table: Tensor, side: int) -> Tensor:
     old = math.isqrt(table.shape[0])
     maps = table.float().t().reshape(1, -1, old, old)
     resized = F.interpolate(maps, (side, side), mode="bicubic", align_corners=False)
-    return resized.flatten(2)[0].t().to(table.dtype)
+    return resized.flatten(2)[0].t()
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "fractional" if tensor.is_floating_point() else "whole"
+
+
+def _same_kind(name: str, tensor: Tensor, target: Tensor) -> bool:
+    """Whether numbers mean the same here; counters of batch norm may have gone through a cast of the whole file."""
+    return _kind(tensor) == _kind(target) or (name.endswith("num_batches_tracked") and _kind(tensor) == "fractional")
 
 
 def _other_classes(tensor: Tensor, target: Tensor) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from tilth.errors import RunError, UsageError, suggest
 
 _HUB, _TIMM = "hf-hub:", "timm:"
-_USUAL_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+USUAL_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What libraries call the file of weights in a folder, the usual one first."""
 
 
 def is_hub_name(name: str) -> bool:
@@ -33,7 +34,7 @@ def fetch(name: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     repository, file, revision = _parse_timm(name) if name.startswith(_TIMM) else _parse(name)
-    files = [file] if file else list(_USUAL_FILES)
+    files = [file] if file else list(USUAL_FILES)
     for candidate in files:
         try:
             return Path(hf_hub_download(repository, candidate, revision=revision))
@@ -62,7 +63,10 @@ def _parse_timm(name: str) -> tuple[str, str | None, str | None]:
     import timm
 
     model = name.removeprefix(_TIMM)
-    config = timm.get_pretrained_cfg(model) if timm.is_model(model.partition(".")[0]) else None
+    try:
+        config = timm.get_pretrained_cfg(model) if timm.is_model(model.partition(".")[0]) else None
+    except (RuntimeError, ValueError, KeyError):  # a tag that the model does not have
+        config = None
     if config is None:
         near = timm.list_pretrained(f"*{model.partition('.')[0][:12]}*")[:8]
         raise UsageError(f"{name}: timm publishes no weights of that name; {suggest(model, near)}")

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 
+NO_SUCH_LAYER = "this network has no such layer, so it computes something else"
+OTHER_ATTENTION = "relative positions or rotated windows, which a plain ViT does not have"
+COMPUTES_OTHERWISE = frozenset({NO_SUCH_LAYER, OTHER_ATTENTION})
+"""Reasons to leave out what the file's own network computes with: whoever leaves that out has another network."""
+
 
 @dataclass
 class Converted:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tilth.errors import UnreadableFileError, UsageError
-from tilth.models.weights.fit import fit
-from tilth.models.weights.layout import Converted, Layout
+from tilth.errors import TilthError, UnreadableFileError, UsageError
+from tilth.models.weights.fit import CLASS_LAYERS, fit
+from tilth.models.weights.judge import inside_taken_layers, layers_left_over
+from tilth.models.weights.layout import COMPUTES_OTHERWISE, Converted, Layout
 from tilth.models.weights.layouts import all_layouts
 from tilth.models.weights.layouts.parts import encoder_roots
+from tilth.models.weights.made_for import compare, read_folder
 from tilth.models.weights.own import encoder_layout, own_layout
+from tilth.models.weights.own_tasks import holds_experts
 from tilth.models.weights.read import Source, read_weights
 from tilth.models.weights.report import LoadReport, groups
 
 _SHOWN = 4
+_REASON = 160
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
+"""What holds the model inside of one that was compiled or wrapped."""
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, take: str | None = None) -> LoadReport:
@@ -39,21 +46,26 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, ta
 
     Raises:
         MissingFileError, UnreadableFileError, RunError: the source cannot be read, is of no known layout, or does not fit this network.
-        UsageError: ``take`` names nothing in the file.
+        UsageError: ``take`` names nothing in the file, or the network has no memory.
 
     Example:
         >>> model, other = (nn.Sequential(nn.Conv2d(3, 2, 1)) for _ in range(2))
         >>> load_weights(model, {"model": other.state_dict()}).verdict
         'complete'
     """
-    network = _network(model)
+    whole, network = _unwrapped(model)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise UsageError(f"{_title(network)} is on the meta device, which has no memory for weights; build it without torch.device('meta')")
     found = read_weights(source, take)
-    layout, converted = _convert(network, found, None if found.took else take)
+    layout, converted = convert_weights(network, found, None if found.took else take)
+    _compare(found, whole, network, converted)
     state = network.state_dict()
     strangers = [name for name in converted.tensors if name not in state]
     known = {name: tensor for name, tensor in converted.tensors.items() if name in state}
-    fitted = fit(known, network, found.title)
+    with _one_line(found.title):
+        fitted = fit(known, network, found.title)
     report = _report(network, found, layout, converted, strangers)
+    report.lacking = _lacking(found, network, converted, strangers)
     report.resized = fitted.resized
     report.dropped = {**converted.dropped, **fitted.dropped}
     _count(report, network, fitted.tensors)
@@ -79,7 +91,7 @@ def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         UsageError: nobody published networks of this kind.
     """
-    network = _network(model)
+    _, network = _unwrapped(model)
     name = getattr(network, "layout", None)
     layout = next((layout for layout in all_layouts() if layout.name == name), None)
     if layout is None or layout.export is None:
@@ -87,26 +99,92 @@ def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return layout.export(network)
 
 
-def _network(model: nn.Module) -> nn.Module:
+def _unwrapped(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Take off what compiling and parallel training put around a model; second: its network."""
     from tilth.models.segmenter import Segmenter
 
-    return model.network if isinstance(model, Segmenter) else model
+    model = _bare(model)
+    return model, _bare(model.network) if isinstance(model, Segmenter) else model
 
 
-def _convert(network: nn.Module, found: Source, take: str | None) -> tuple[Layout, Converted]:
-    """Find the layout and translate.
+def _bare(model: nn.Module) -> nn.Module:
+    inside = dict(model.named_children())
+    for name in _WRAPPERS:
+        if name in inside and len(inside) == 1:
+            return _bare(inside[name])
+    return model
+
+
+@contextmanager
+def _one_line(title: str) -> Iterator[None]:
+    """Say in one line what a file does that nobody thought of."""
+    try:
+        yield
+    except TilthError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_REASON]
+        raise UnreadableFileError(f"{title}: damaged, or of a kind that is not known ({reason})") from error
+
+
+def _compare(found: Source, model: nn.Module, network: nn.Module, converted: Converted) -> None:
+    """Heed what a model folder says of itself.
+
+    Raises:
+        UnreadableFileError: its network computes otherwise with weights of the same shapes.
+    """
+    folder = read_folder(found.config)
+    if folder is None:
+        return
+    comparison = compare(folder, model, network)
+    if comparison.refusal:
+        raise UnreadableFileError(f"{found.title}: {comparison.refusal}")
+    converted.notes += comparison.notes
+    if comparison.other_classes:
+        for name in [name for name in converted.tensors if name.startswith(CLASS_LAYERS)]:
+            if converted.tensors.pop(name).shape == network.state_dict()[name].shape:
+                converted.dropped[name] = comparison.other_classes
+
+
+def _lacking(found: Source, network: nn.Module, converted: Converted, strangers: list[str]) -> list[str]:
+    """Names of what the file computes with and the network does not have.
+
+    Raises:
+        UnreadableFileError: whole layers of it.
+    """
+    taken = found.tensors.keys() - converted.dropped.keys() - set(converted.unexpected)
+    left = [name for name, reason in converted.dropped.items() if reason in COMPUTES_OTHERWISE]
+    known = converted.tensors.keys() - set(strangers)
+    over = layers_left_over(taken, [*left, *converted.unexpected]) or layers_left_over(known, strangers)
+    if over:
+        raise UnreadableFileError(
+            f"{found.title}: is of another network than {_title(network)}: {over}; build the network as deep as the file"
+        )
+    return [*left, *inside_taken_layers(converted.unexpected, taken), *inside_taken_layers(strangers, known)]
+
+
+def convert_weights(network: nn.Module, found: Source, take: str | None) -> tuple[Layout, Converted]:
+    """Find the layout of tensors and translate them to a network's names; shapes may still differ.
+
+    Args:
+        network: what they are for; may be without memory (``torch.device("meta")``).
+        found: what was read.
+        take: which part, unless it was a wrapping that is off already (``found.took``).
 
     Raises:
         UnreadableFileError: no layout knows the names, or none that does fits the network.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
     known = [layout for layout in all_layouts() if layout.recognises(shapes)]
-    # Words on what to take are for files that hold several networks, which our own do not.
-    own = own_layout(shapes, network, certain=found.own) if take is None else None
-    layout = own or next((layout for layout in known if layout.fits(network)), None) or encoder_layout(shapes, network)
+    # Words on what to take are for files that hold several networks or tasks.
+    folder = read_folder(found.config)
+    own = own_layout(shapes, network, certain=found.own, tasks=folder.tasks if folder else ())
+    first = own if take is None or holds_experts(shapes) else None
+    layout = first or next((layout for layout in known if layout.fits(network)), None) or encoder_layout(shapes, network) or own
     if layout is not None:
         try:
-            return layout, layout.convert(found.tensors, network, take)
+            with _one_line(found.title):
+                return layout, layout.convert(found.tensors, network, take)
         except UsageError as error:
             raise UsageError(f"{found.title}: {error}") from None
     if found.own:
@@ -118,11 +196,12 @@ def _convert(network: nn.Module, found: Source, take: str | None) -> tuple[Layou
     wanted = f"{_title(network)} takes: {'; '.join(fitting) or 'only its own files'}"
     if known:
         raise UnreadableFileError(f"{found.title}: is a file of {known[0].title}, which this network cannot take; {wanted}")
-    raise UnreadableFileError(f"{found.title}: no known layout ({looks}); {wanted}")
+    hint = f"; tensors lie in {', '.join(found.beside)}, too: take={found.beside[0]!r}" if found.beside else ""
+    raise UnreadableFileError(f"{found.title}: no known layout ({looks}){hint}; {wanted}")
 
 
 def _report(network: nn.Module, found: Source, layout: Layout, converted: Converted, strangers: list[str]) -> LoadReport:
-    class_layer = [name for name in network.state_dict() if name.startswith(("segmentation_head.", "heads."))]
+    class_layer = [name for name in network.state_dict() if name.startswith(CLASS_LAYERS)]
     return LoadReport(
         layout=layout.name,
         title=layout.title,

@@ -7,24 +7,31 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.errors import UsageError
+from tilth.models.weights import own_tasks
+from tilth.models.weights.fit import CLASS_LAYERS
+from tilth.models.weights.judge import inside_taken_layers, layers_left_over
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 from tilth.models.weights.layouts.parts import encoder_roots
+from tilth.models.weights.layouts.s5_file import general_name
+from tilth.models.weights.report import BEHIND_ENCODER
 
 _WRAPPER = "network."
 _OWN, _ENCODER = 0.9, 0.5
 _DECODER = ("decoder.", "decoders.")
-_TASK = ("decoder.", "decoders.", "segmentation_head.", "heads.")
+_TASK = (*_DECODER, *CLASS_LAYERS)
 _WRAPPED = ("model.", "backbone.", "body.", "")
 """What stands between ``encoder.`` and the names of a library's model."""
 
 
-def own_layout(shapes: Mapping[str, tuple[int, ...]], network: nn.Module, *, certain: bool) -> Layout | None:
+def own_layout(shapes: Mapping[str, tuple[int, ...]], network: nn.Module, *, certain: bool, tasks: tuple[str, ...] = ()) -> Layout | None:
     """Say whether a file has the names of this very network, and how to take it.
 
     Args:
         shapes: of the file, by name.
         network: what is to be filled.
         certain: the file is of a model folder of tilth: a few names in common are enough.
+        tasks: of the file in the order of its experts, where a folder says it.
 
     Returns:
         A layout, or None if too few of the names outside decoder and head are the network's: nine in ten, since networks for one image have
@@ -33,15 +40,23 @@ def own_layout(shapes: Mapping[str, tuple[int, ...]], network: nn.Module, *, cer
     names = set(network.state_dict())
     plain = [name.removeprefix(_WRAPPER) for name in shapes]
     telling = [name for name in plain if not name.startswith(_TASK)] or plain
-    common = sum(name in names for name in telling)
+    sorting = own_tasks.needs_sorting(plain, network)
+    if sorting:
+        names = {general_name(name) for name in names}
+    common = sum((general_name(name) if sorting else name) in names for name in telling)
     if common == 0 or (not certain and common < _OWN * len(telling)):
         return None
+
+    def convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converted:
+        bare = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
+        return own_tasks.convert(bare, network, take, tasks) if sorting else _convert_own(bare, network, take)
+
     return Layout(
         name="tilth",
         title="a model of tilth" if certain else "the network's own names",
         recognises=lambda _: True,
         fits=lambda _: True,
-        convert=_convert_own,
+        convert=convert,
     )
 
 
@@ -64,11 +79,14 @@ def encoder_layout(shapes: Mapping[str, tuple[int, ...]], network: nn.Module) ->
         return None
     places = best[1]
 
-    def convert(tensors: Tensors, _network: nn.Module, _take: str | None) -> Converted:
+    def convert(tensors: Tensors, _network: nn.Module, take: str | None) -> Converted:
+        _check_take(take)
         converted = Converted({places[name]: tensor for name, tensor in tensors.items() if name in places})
-        for name in tensors:
-            if name not in places:
-                converted.dropped[name] = "not in this network's encoder"
+        left = [name for name in tensors if name not in places]
+        taken = [name for name in tensors if name in places]
+        computing = {*inside_taken_layers(left, taken), *(name for name in left if layers_left_over(taken, [name]))}
+        for name in left:
+            converted.dropped[name] = NO_SUCH_LAYER if name in computing else "not in this network's encoder"
         return converted
 
     return Layout("encoder", "the encoder's own names", lambda _: True, lambda _: True, convert)
@@ -79,9 +97,14 @@ def _usual(name: str) -> str:
     return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
 
 
-def _convert_own(tensors: Tensors, network: nn.Module, _: str | None) -> Converted:
+def _check_take(take: str | None) -> None:
+    if take is not None:
+        raise UsageError(f"take={take!r}: names nothing in this file; leave take out")
+
+
+def _convert_own(ours: Tensors, network: nn.Module, take: str | None) -> Converted:
+    _check_take(take)
     names = set(network.state_dict())
-    ours = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
     converted = {name: tensor for name, tensor in ours.items() if name in names}
     left = [name for name in ours if name not in names]
     here = network.state_dict()
@@ -89,5 +112,6 @@ def _convert_own(tensors: Tensors, network: nn.Module, _: str | None) -> Convert
     if decoder != theirs:  # a head says nothing behind another decoder
         left += [name for name in converted if name.startswith(_TASK)]
         converted = {name: tensor for name, tensor in converted.items() if not name.startswith(_TASK)}
-    other_task = {name: "of another decoder or head" for name in left if name.startswith(_TASK)}
-    return Converted(converted, dropped=other_task, unexpected=[name for name in left if name not in other_task])
+    dropped = {name: "of another decoder or head" for name in left if name.startswith(_TASK)}
+    dropped |= {name: "behind the encoder or unused; this network has no such part" for name in left if name.startswith(BEHIND_ENCODER)}
+    return Converted(converted, dropped=dropped, unexpected=[name for name in left if name not in dropped])

@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tilth.errors import MissingFileError, UnreadableFileError, UsageError
+from tilth.errors import MissingFileError, TilthError, UnreadableFileError, UsageError
+from tilth.models.weights.bombs import check_inflation, check_pickle
 from tilth.models.weights.containers import unwrap
-from tilth.models.weights.hub import fetch, is_hub_name
+from tilth.models.weights.hub import USUAL_FILES, fetch, is_hub_name
 from tilth.models.weights.inert import STAND_INS
 
 _KNOWN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -46,7 +47,7 @@ _KNOWN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"PAR1", "a Parquet table"),
 )
 _EXPECTED = "expected a torch file (.pth, .pt, .ckpt, .bin) or safetensors"
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_LONG = 120
 _TAR_MAGIC = slice(257, 262)
 
 
@@ -59,17 +60,24 @@ class Source:
             before the file changes.
         title: what to call it in messages: the path, the hub's name, or "the state dict given".
         sha256: of the file, 64 hexadecimal digits; None for a dictionary.
-        own: the file is of a model folder of tilth, so its names are those of our networks.
+        config: what ``config.json`` of a model folder of tilth says; None for other files.
         notes: what was taken off, and what else could have been taken.
         took: the word that says what to take named a wrapping, so that it is no word for a layout any more.
+        beside: wrappings of unknown names that hold tensors, too, and can be taken by name.
     """
 
     tensors: dict[str, Tensor]
     title: str
     sha256: str | None = None
-    own: bool = False
+    config: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     took: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether the file is of a model folder of tilth, so that its names are those of our networks."""
+        return self.config is not None
 
 
 def read_weights(source: str | Path | Mapping[str, Any], take: str | None = None) -> Source:
@@ -92,25 +100,30 @@ def read_weights(source: str | Path | Mapping[str, Any], take: str | None = None
         (['conv.weight'], ['inside state_dict', 'module. taken off'])
     """
     if isinstance(source, Mapping):
-        tensors, notes, took = unwrap(source, take, "the state dict given")
-        return Source(tensors, "the state dict given", notes=notes, took=took)
+        found = unwrap(source, take, "the state dict given")
+        return Source(found.tensors, "the state dict given", notes=found.notes, took=found.took, beside=found.beside)
     if not isinstance(source, str | Path):
         raise UsageError(f"got weights of type {type(source).__name__}; expected a path, a name on the hub or a state dict")
     if isinstance(source, str) and is_hub_name(source):
         file, title = fetch(source), source
     else:
         file, title = Path(source), str(source)
-    own = False
-    if file.is_dir():
-        file, own = _file_in_folder(file)
-        title = str(file)
-    if not file.is_file():
+    config = None
+    try:
+        if file.is_dir():
+            file, config = _file_in_folder(file)
+            title = str(file)
+        there = file.is_file()
+    except TilthError:  # some are ValueErrors, too
+        raise
+    except (OSError, ValueError) as error:  # a name too long for any file, or with a zero in it
+        raise MissingFileError(f"{title[:_LONG]}: cannot be a file ({' '.join(str(error).split())[:_LONG]}); {_EXPECTED}") from None
+    if not there:
         raise MissingFileError(f"{title}: no such file; {_EXPECTED}, a model folder, or hf-hub:owner/name")
-    tree = _read_file(file)
-    tensors, notes, took = unwrap(tree, take, title)
+    unwrapped = unwrap(_read_file(file), take, title)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Source(tensors, title, digest, own, notes, took)
+    return Source(unwrapped.tensors, title, digest, config, unwrapped.notes, unwrapped.took, unwrapped.beside)
 
 
 def _read_file(file: Path) -> Any:
@@ -136,6 +149,8 @@ def _read_file(file: Path) -> Any:
     if head[:1] != b"\x80":
         what = "is JSON" if text[:1] in (b"{", b"[") else "is text" if text.isascii() and b"\x00" not in text else "is of no known format"
         raise UnreadableFileError(f"{file}: {what}, not weights; {_EXPECTED}")
+    with file.open("rb") as opened:
+        check_pickle(file, opened)
     return _read_torch(file, mmap=False)
 
 
@@ -160,7 +175,12 @@ def _read_zip(file: Path) -> Any:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+            check_inflation(file, members)
+            for member in members:
+                if member.filename.endswith("/data.pkl"):
+                    with archive.open(member) as pickled:
+                        check_pickle(file, pickled)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         raise UnreadableFileError(f"{file}: cut short or damaged ({error}); download it again") from None
     names = [member.filename for member in members]
     if any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names):
@@ -202,25 +222,25 @@ def _complaint(file: Path, error: Exception) -> str:
     return f"{file}: cut short or damaged ({type(error).__name__}); download it again"
 
 
-def _file_in_folder(folder: Path) -> tuple[Path, bool]:
-    """Find the weights of a model folder, ours or of the Hugging Face hub; second: whether it is ours."""
+def _file_in_folder(folder: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Find the weights of a model folder, ours or of the Hugging Face hub; second: its configuration if it is ours."""
     places = [folder, folder / "model"]
     for place in places:
-        for name in _FOLDER_FILES:
+        for name in USUAL_FILES:
             if (place / name).is_file() and ((place / "config.json").is_file() or place == folder):
-                return place / name, _is_ours(place / "config.json")
+                return place / name, _our_config(place / "config.json")
     if (folder / "checkpoints").is_dir():
         raise MissingFileError(f"{folder}: this run is not finished and holds no model yet; go on with --resume")
     if list(folder.glob("*.index.json")):
         raise UnreadableFileError(f"{folder}: weights in several shards are not read; join them into one model.safetensors")
     found = sorted(path.name for path in folder.iterdir() if path.suffix in {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
     inside = f"; it holds {', '.join(found[:5])}: give one of them" if found else ""
-    raise MissingFileError(f"{folder}: a folder without {_FOLDER_FILES[0]}{inside or '; give a file of weights or a model folder'}")
+    raise MissingFileError(f"{folder}: a folder without {USUAL_FILES[0]}{inside or '; give a file of weights or a model folder'}")
 
 
-def _is_ours(config: Path) -> bool:
+def _our_config(file: Path) -> dict[str, Any] | None:
     try:
-        tree = json.loads(config.read_text(encoding="utf-8"))
+        tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(tree, dict) and str(tree.get("model_type", "")).startswith("tilth-")
+        return None
+    return tree if isinstance(tree, dict) and str(tree.get("model_type", "")).startswith("tilth-") else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _ROOM = 180
-_BEHIND = ("encoder.pyramid.", "encoder.norms.", "encoder.unused_")
+BEHIND_ENCODER = ("encoder.pyramid.", "encoder.norms.", "encoder.unused_")
+"""Beginnings of our names of what sits behind an encoder for segmentation alone, or is there for the count."""
 
 
 @dataclass
@@ -21,6 +23,7 @@ class LoadReport:
         resized: our names of tensors fitted to this network, with what was done: "32 x 32 to 14 x 14 positions, bicubic".
         missing: our names of what the file does not bring; stays fresh.
         unexpected: names in the file that nobody knows.
+        lacking: names in the file of what its own network computes with and this one does not have; in ``unexpected`` or ``dropped``, too.
         dropped: names in the file left out on purpose, with the reason.
         matched_parameters: numbers in ``matched`` and ``resized``, buffers not counted.
         parameters: numbers in the network, buffers not counted.
@@ -37,6 +40,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    lacking: list[str] = field(default_factory=list)
     matched_parameters: int = 0
     parameters: int = 0
     source: str = ""
@@ -53,16 +57,26 @@ class LoadReport:
     def verdict(self) -> str:
         """One of ``complete``, ``complete but for the classes``, ``encoder only``, or ``partial, 87 % of the parameters``.
 
-        An encoder counts as whole without what sits behind it for segmentation alone: a feature pyramid, norms of the maps.
+        An encoder counts as whole without what sits behind it for segmentation alone: a feature pyramid, norms of the maps. Whatever was
+        brought, a file that computes with more is of ``another network: ...``, and one with unknown parts is never called complete.
         """
+        if self.lacking:
+            return f"another network: the file also computes with {groups(self.lacking)}"
+        if self.unexpected:
+            known = self._known.replace("complete", "filled")
+            return f"{known}, but parts of the file are unknown: {groups(self.unexpected)}"
+        return self._known
+
+    @property
+    def _known(self) -> str:
         if not self.missing:
             return "complete"
         if set(self.missing) <= set(self.class_layers):
             return "complete but for the classes"
-        lacking = any(name.startswith("encoder") and not name.startswith(_BEHIND) for name in self.missing)
+        lacking = any(name.startswith("encoder") and not name.startswith(BEHIND_ENCODER) for name in self.missing)
         if not lacking and all(name.startswith("encoder") for name in [*self.matched, *self.resized]):
             return "encoder only"
-        return f"partial, {100 * self.share:.0f} % of the parameters"
+        return f"partial, {min(99, math.floor(100 * self.share))} % of the parameters"
 
     def lines(self) -> list[str]:
         """Say it for people: a verdict and a line for each kind, names grouped, never more than a few lines."""

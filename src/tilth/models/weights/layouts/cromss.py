@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tilth.errors import UsageError, suggest
 from tilth.models.fusion import JOINT, FusionNetwork, LateFusion, MidFusion
 from tilth.models.network import SegmentationNetwork
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 
 PARTS = ("encoder", "de1", "de2", "de3", "de4", "wocls", "all")
 """What can be taken of a U-Net: the encoder; with the first decoder blocks; with all of the decoder (``wocls``); with the head, too."""
@@ -83,7 +83,7 @@ def convert_parts(tensors: Mapping[str, Tensor], network: nn.Module, part: str, 
             if renamed in own:
                 taken[renamed] = tensor
             else:
-                dropped[name] = "the network's encoder has no such layer"
+                dropped[name] = NO_SUCH_LAYER
         elif not _is_in(name, part):
             dropped[name] = f"not part of what was asked for: {spoken}"
         elif name not in own:

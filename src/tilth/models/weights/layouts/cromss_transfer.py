@@ -12,7 +12,7 @@ from torch import nn
 
 from tilth.errors import UsageError, suggest
 from tilth.models.network import SegmentationNetwork
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 from tilth.models.weights.layouts.cromss import convert_parts, encoder_prefix, split_take
 from tilth.models.weights.rename import Renaming
 
@@ -125,7 +125,7 @@ def _convert_vit(tensors: Tensors, network: nn.Module, take: str | None) -> Conv
         if ours is None:
             converted.unexpected.append(name)
         elif ours not in own:
-            converted.dropped[name] = "the network has no such layer"
+            converted.dropped[name] = NO_SUCH_LAYER
         else:
             converted.tensors[ours] = tensor
     if not any(name.startswith("encoder.patch_embedding.") for name in converted.tensors):

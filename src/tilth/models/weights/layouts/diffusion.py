@@ -26,6 +26,7 @@ _SR3_BLOCK = {
     "convolution2": "block2.block.3",
     "skip": "res_conv",
 }
+_SR3_OUTPUT = "final_conv.block.3.bias"
 _SR3_ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "out"}
 _GUIDED_BLOCK = {
     "norm1": "in_layers.0",
@@ -118,6 +119,17 @@ def _convert(stored: Tensors, network: nn.Module, pairs: Callable[[Any], Iterato
     return converted
 
 
+def _cut_condition(converted: Converted, network: nn.Module, bands: int) -> None:
+    """Of a super-resolution model, keep the half of the stem that reads the noisy image: the small picture comes first (SR3's program)."""
+    name = "encoder.0.convolution.weight"
+    stem = converted.tensors.get(name)
+    if stem is not None and stem.ndim == 4 and stem.shape[1] == 2 * bands != network.state_dict()[name].shape[1]:
+        converted.tensors[name] = stem[:, bands:]
+        converted.notes.append(
+            f"the file reads {2 * bands} bands, a picture to go by and the noisy image: the half for the noisy image is taken"
+        )
+
+
 def _fit_output(converted: Converted, network: nn.Module, ours_of: Mapping[str, str]) -> None:
     """Take off a variance that the network does not learn, and leave out an output for other bands."""
     wanted = network.state_dict()["output.convolution.bias"].shape[0]
@@ -150,6 +162,7 @@ def _convert_sr3(stored: Tensors, network: nn.Module, take: str | None) -> Conve
     names = {_shifted(name): full for name, full in bare.items()} if "downs.0.weight" in bare else dict(bare)
     schedule = {name: stored[names.pop(name)] for name in SCHEDULE_NAMES if name in names}
     converted = _convert({name: stored[full] for name, full in names.items()}, network, _sr3_pairs, take)
+    _cut_condition(converted, network, stored[names[_SR3_OUTPUT]].numel() if _SR3_OUTPUT in names else 0)
     converted.unexpected = [names[name] for name in converted.unexpected]
     converted.dropped = {names.get(name, name): reason for name, reason in converted.dropped.items()}
     if schedule:

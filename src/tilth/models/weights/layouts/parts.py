@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from torch import nn
 
 from tilth.errors import UsageError, suggest
+from tilth.models.weights.containers import CONTAINER_ALIASES
 
-ALIASES = {
+ALIASES = CONTAINER_ALIASES | {
     "mocoq": "encoder_q",
     "mocok": "encoder_k",
-    "dinot": "teacher",
-    "dinos": "student",
     "decurs1": "backbone_1",
     "decurs2": "backbone_2",
     "s1": "backbone_1",
@@ -70,6 +69,17 @@ def encoder_roots(network: nn.Module) -> dict[str, nn.Module]:
         if not inside_another and (parts[-1] == "encoder" or (len(parts) > 1 and parts[-2] == "encoders")):
             found[f"{name}."] = module
     return found
+
+
+def encoder_of(network: nn.Module) -> nn.Module:
+    """Encoder of a network, or the module itself where it is one."""
+    found: nn.Module = getattr(network, "encoder", network)
+    return found
+
+
+def names_in_network(network: nn.Module) -> list[str]:
+    """Names of a network's tensors; of an encoder alone as if it were in a network."""
+    return [name if encoder_of(network) is not network else f"encoder.{name}" for name in network.state_dict()]
 
 
 def _say(prefixes: list[str]) -> str:

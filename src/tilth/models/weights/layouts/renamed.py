@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.errors import UsageError
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
+from tilth.models.weights.layouts.parts import encoder_of, names_in_network
 from tilth.models.weights.rename import Renaming
 
 COMPUTED = {"relative_position_index": "computed by the network", "attn_mask": "computed by the network"}
@@ -60,12 +62,19 @@ class RenamedLayout:
 
     def fits(self, network: nn.Module) -> bool:
         """Whether a network's encoder, or the network itself, is of the right kind."""
-        return isinstance(_encoder(network), self.kind)
+        return isinstance(encoder_of(network), self.kind)
 
     def convert(self, tensors: Tensors, network: nn.Module, take: str | None) -> Converted:
-        """Translate a file, whole or of an encoder alone, for a network or an encoder alone; ``take`` has nothing to choose."""
-        del take
-        places = set(_names(network))
+        """Translate a file, whole or of an encoder alone, for a network or an encoder alone.
+
+        Raises:
+            UsageError: ``take`` is given, which has nothing to choose.
+        """
+        if take is not None:
+            raise UsageError(f"take={take!r}: the file holds one network; leave take out")
+        places = set(names_in_network(network))
+        known = [ours for name in tensors if (ours := self.renaming.to_ours(self.usual(name))) is not None]
+        same_decoder = any(ours in places for ours in known if ours.startswith("decoder."))
         result = Converted({})
         for name, tensor in tensors.items():
             usual = self.usual(name)
@@ -76,15 +85,16 @@ class RenamedLayout:
             elif ours is None:
                 result.unexpected.append(name)
             elif ours not in places:
-                result.dropped[name] = "this network has no such part"
+                inside = ours.startswith("encoder.") or same_decoder
+                result.dropped[name] = NO_SUCH_LAYER if inside else "of another decoder or head"
             else:
-                result.tensors[ours if _encoder(network) is not network else ours.removeprefix("encoder.")] = tensor
+                result.tensors[ours if encoder_of(network) is not network else ours.removeprefix("encoder.")] = tensor
         return result
 
     def export(self, network: nn.Module) -> Tensors:
         """Give the tensors of a whole network, or of an encoder alone, their official names."""
-        alone = _encoder(network) is network
-        named = zip(_names(network), network.state_dict().values(), strict=True)
+        alone = encoder_of(network) is network
+        named = zip(names_in_network(network), network.state_dict().values(), strict=True)
         exported = {theirs: tensor for name, tensor in named if (theirs := self.renaming.to_theirs(name)) is not None}
         exported |= self.computed(network) if self.computed else {}
         return {name.removeprefix(self.encoder): tensor for name, tensor in exported.items()} if alone else exported
@@ -102,19 +112,9 @@ def relative_indices(renaming: Renaming) -> Callable[[nn.Module], Tensors]:
         for name, module in network.named_modules():
             index = getattr(module, "relative_index", None)
             if index is not None:
-                whole = name if _encoder(network) is not network else f"encoder.{name}"
+                whole = name if encoder_of(network) is not network else f"encoder.{name}"
                 table = str(renaming.to_theirs(f"{whole}.relative_bias"))
                 indices[table.replace("relative_position_bias_table", "relative_position_index")] = index
         return indices
 
     return computed
-
-
-def _encoder(network: nn.Module) -> nn.Module:
-    found: nn.Module = getattr(network, "encoder", network)
-    return found
-
-
-def _names(network: nn.Module) -> list[str]:
-    """Names of a network's tensors; of an encoder alone as if it were in a network."""
-    return [name if _encoder(network) is not network else f"encoder.{name}" for name in network.state_dict()]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from tilth.errors import UsageError, suggest
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 from tilth.models.weights.layouts.parts import choose_prefix, encoder_roots, prefixes_before
 
 _LANDMARK = "layer1.0.conv1.weight"
@@ -49,8 +49,8 @@ def _convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converte
         target = _branch(targets, branch, network, tensors)
     prefix = _choose(tensors, network, target, take)
     state = network.state_dict()
-    other_stem = any((f"{target}{stem}" in state) != (prefix + stem in tensors) for stem in ("conv1.weight", "conv1.0.weight"))
-    other_stem = other_stem and f"{prefix}0.weight" not in tensors
+    # A file without any stem has not got another one.
+    other_stem = any(prefix + stem in tensors and f"{target}{stem}" not in state for stem in ("conv1.weight", "conv1.0.weight"))
     converted = Converted({})
     if prefix:
         converted.notes.append(f"took {prefix.rstrip('.')}")
@@ -68,7 +68,7 @@ def _convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converte
         elif re.match(r"(fc|head|classifier|last_linear)\b", plain):
             converted.dropped[name] = "classifier or projection head"
         elif re.match(r"layer[1-4]\.", plain):
-            converted.dropped[name] = "this network has no such layer, so it computes something else"
+            converted.dropped[name] = NO_SUCH_LAYER
         else:
             converted.unexpected.append(name)
     return converted

@@ -11,7 +11,8 @@ from torch import nn
 from tilth.errors import UsageError, suggest
 from tilth.models.multi_task import MultiTaskNetwork
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
-from tilth.models.weights.layout import Converted, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Tensors
+from tilth.models.weights.layouts.parts import encoder_of, names_in_network
 from tilth.models.weights.layouts.s5_names import DENSE, EXPERTS, PUBLISHED_TASKS
 
 _ENCODER_FILE = ("cls_token", "pos_embed", "patch_embed.", "layers.", "fpn1.", "fpn2.")
@@ -86,7 +87,7 @@ def read_file(tensors: Tensors, network: nn.Module) -> S5File:
     experts = 1 + max((int(found[1]) for name in usual.values() if (found := EXPERT.fullmatch(name))), default=-1)
     tasks = _task_order(usual, network) if experts else ("",)
     file = S5File(experts, tasks, not tasks and any(_TASK.fullmatch(name) for name in usual.values()))
-    places = {general_name(name) for name in _names(network)}
+    places = {general_name(name) for name in names_in_network(network)}
     renaming = EXPERTS if experts else DENSE
     for source, name in usual.items():
         if name.startswith(_DETECTOR):
@@ -97,7 +98,7 @@ def read_file(tensors: Tensors, network: nn.Module) -> S5File:
         if ours is None:
             file.result.unexpected.append(source)
         elif general_name(ours) not in places:
-            file.result.dropped[source] = "this network has no such part"
+            file.result.dropped[source] = no_place(ours)
         elif found:
             # The decoder without a task in its name is the one of the first task.
             task = (found["task"] or file.choices[0]).lower()
@@ -107,6 +108,17 @@ def read_file(tensors: Tensors, network: nn.Module) -> S5File:
             file.encoder[ours] = tensors[source]
             file.sources["", ours] = source
     return file
+
+
+def in_order(names: list[str], layer: str) -> bool:
+    """Whether names stand as a program wrote them, told by a layer whose weight comes before its bias."""
+    places = [names.index(f"{layer}{kind}") for kind in ("weight", "bias") if f"{layer}{kind}" in names]
+    return len(places) == 2 and places[0] < places[1]
+
+
+def no_place(ours: str) -> str:
+    """Say why a tensor of a plain ViT is left out, by the name that it would have."""
+    return NO_SUCH_LAYER if ours.startswith("encoder.blocks.") else "this network has no such part"
 
 
 def usual_name(name: str) -> str:
@@ -126,23 +138,12 @@ def _task_order(usual: Mapping[str, str], network: nn.Module) -> tuple[str, ...]
             return known
     # Programs write a weight before its bias, and tasks in their order. Where bias comes first, somebody sorted by name.
     stem = "encoder.patch_embed.projection."
-    if names.index(f"{stem}weight") < names.index(f"{stem}bias"):
+    if in_order(names, stem):
         return found
     # What is left to know is the first task, whose decoder is the one without a task in its name. Any other guess would be silently wrong.
     own = tuple(task.lower() for task in tasks_of(network))
     first = next((task for task in found if f"semsegdecoder_{task}." not in "".join(names).lower()), None)
     return own if set(own) == set(found) and own[:1] == (first,) else ()
-
-
-def encoder_of(network: nn.Module) -> nn.Module:
-    """Encoder of a network, or the module itself where it is one."""
-    found: nn.Module = getattr(network, "encoder", network)
-    return found
-
-
-def _names(network: nn.Module) -> list[str]:
-    """Names of a network's tensors; of an encoder alone as if it were in a network."""
-    return [name if encoder_of(network) is not network else f"encoder.{name}" for name in network.state_dict()]
 
 
 def general_name(name: str) -> str:

@@ -15,13 +15,13 @@ from tilth.models.vision_transformers.experts import ExpertFeedForward
 from tilth.models.vision_transformers.plain import PlainVisionTransformer
 from tilth.models.weights.conversion import join_feed_forwards, split_feed_forwards
 from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layouts.parts import encoder_of
 from tilth.models.weights.layouts.s5_file import (
     EXPERT,
     LAYER,
     OUR_EXPERT,
     OURS_OF_TASK,
     S5File,
-    encoder_of,
     general_name,
     read_file,
     tasks_of,
@@ -53,6 +53,11 @@ def convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converted
         raise UsageError(f"take={take}: the file holds one task; leave take out")
     file = read_file(tensors, network)
     _check_depth(tensors, network)
+    return fill(file, network, take)
+
+
+def fill(file: S5File, network: nn.Module, take: str | None) -> Converted:
+    """Bring a file that was sorted out to a network, which may be of the other kind; see :func:`convert`."""
     tasks = tasks_of(network)
     if not tasks:
         made = _one_of_experts(file, take) if file.experts else file.encoder | file.parts.get("", {})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 from tilth.models.weights.layouts.parts import choose_prefix, encoder_roots, prefixes_before
 from tilth.models.weights.rename import Renaming
 
@@ -102,7 +102,7 @@ def _convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converte
         elif name.startswith(("head.", "norm")):
             converted.dropped[source] = "classifier, or a norm behind a stage that this network does not have"
         elif name.startswith("layers."):
-            converted.dropped[source] = "this network has no such layer, so it computes something else"
+            converted.dropped[source] = NO_SUCH_LAYER
         else:
             converted.unexpected.append(source)
     converted.dropped |= {name: "beside the encoder that was taken" for name in tensors if not name.startswith(prefix)}

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from tilth.models.vision_transformers.blocks import Block
 from tilth.models.vision_transformers.experts import ExpertFeedForward
 from tilth.models.weights.conversion import split_feed_forwards
-from tilth.models.weights.layout import Converted, Layout, Tensors
+from tilth.models.weights.layout import NO_SUCH_LAYER, OTHER_ATTENTION, Converted, Layout, Tensors
 from tilth.models.weights.layouts.cromss_transfer import ENCODER
 from tilth.models.weights.layouts.parts import choose_prefix, encoder_roots, prefixes_before
+from tilth.models.weights.layouts.s5_names import PYRAMID_NAMES
 from tilth.models.weights.rename import Renaming
 
 _TIMM = "blocks.0.attn.qkv.weight"
@@ -75,7 +76,8 @@ _FROM_HUGGING_FACE = Renaming(
 )
 
 _REASONS: tuple[tuple[str, str], ...] = (
-    (r"decoder.*|mask_token|proj_up.*|fpn\d?\..*", "of the decoder that images were rebuilt with"),
+    (r"decoder.*|mask_token|proj_up.*", "of the decoder that images were rebuilt with"),
+    (r"fpn\d?\..*", "feature pyramid, which this network does not have"),
     (r"(fc_)?norm\..*", "final norm: maps are taken before it"),
     (r"(head|head_dist|heads|fc|pre_logits|projector|classifier|pooler)\b.*", "classifier or projection head"),
     (r"reg_token|register_tokens|dist_token", "register tokens, which this network does not have"),
@@ -84,11 +86,12 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"channel_embed", "groups of bands, which this network does not have"),
     (
         r".*attn\.((full_attn_)?rel_pos_[hw]|relative_position\w*|sampling_\w+\..*)",
-        "relative positions or rotated windows, which a plain ViT does not have",
+        OTHER_ATTENTION,
     ),
-    (r"blocks\.\d+\..*", "this network has no such layer, so it computes something else"),
+    (r"blocks\.\d+\..*|(encoder\.)?layers?[._]\d+\..*|norm_pre\..*", NO_SUCH_LAYER),
 )
 _RENAMED = {"register_tokens": "reg_token"}
+_PYRAMID = Renaming(PYRAMID_NAMES)
 _EPSILON = 1e-6
 """Of layer norms in all these programs."""
 
@@ -149,6 +152,11 @@ def _merge_queries(found: Tensors, sources: dict[str, str]) -> None:
     for name in [name for name in found if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         merged = name.replace(".query.", ".qkv.")
+        if name.endswith(".bias"):  # keys of BEiT have none, which is one of zeros
+            for part in parts:
+                found.setdefault(part, torch.zeros_like(found[name]))
+        if not all(part in found for part in parts):
+            continue
         found[merged] = torch.cat([found.pop(part) for part in parts])
         sources[merged] = sources[name]
 
@@ -177,7 +185,7 @@ def _into_ours(found: Tensors, network: nn.Module, root: str) -> Converted:
             if f"{root}class_position" in names and _has_slot(tensor):
                 converted.tensors |= {f"{root}class_position": tensor[:, :1], f"{root}position_embedding": tensor[:, 1:]}
             continue
-        known = ENCODER.to_ours(f"encoder.{name}")
+        known = ENCODER.to_ours(f"encoder.{name}") or _PYRAMID.to_ours(f"encoder.{name}")
         candidates = [known] if known else []
         if name == "cls_token":
             candidates = ["encoder.class_token", "encoder.unused_class_token"]
@@ -222,8 +230,10 @@ def _fold_scales(found: Tensors, notes: list[str]) -> None:
             block = name.removesuffix(f"{kind}.gamma")
             scale = found.pop(name)
             if f"{block}{layer}.weight" in found:
-                found[f"{block}{layer}.weight"] = found[f"{block}{layer}.weight"] * scale[:, None]
-                found[f"{block}{layer}.bias"] = found[f"{block}{layer}.bias"] * scale
+                # In float32: half precision has no room for the product of a scale of 1e-5 and a weight.
+                for kept, factor in (("weight", scale.float()[:, None]), ("bias", scale.float())):
+                    if f"{block}{layer}.{kept}" in found:
+                        found[f"{block}{layer}.{kept}"] = found[f"{block}{layer}.{kept}"].float() * factor
                 done = True
     if done:
         notes.append("scales of layers are multiplied into the linear layers before them")

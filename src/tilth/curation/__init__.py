@@ -1,0 +1,1 @@
+"""Curation: which tiles of a large pool are worth learning from, and why."""

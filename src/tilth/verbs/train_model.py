@@ -1,0 +1,176 @@
+"""The model that a training starts from: fresh, a model folder, or weights that somebody published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilth.classes import ClassScheme, LandClass
+from tilth.errors import SensorMismatchError, UsageError
+from tilth.sensors import Band
+from tilth.verbs.train_options import TrainOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tilth.models.config import NetworkConfig
+    from tilth.models.segmenter import Segmenter
+    from tilth.sensors import Sensor
+
+_HEAD = "segmentation_head."
+_SHOWN = 4
+
+
+NO_CLASSES = ClassScheme(name="none", classes=(LandClass(name="none", colour=(0, 0, 0)),))
+"""What a model that is trained without labels has for classes while it is; they are never written."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to train, and where its weights are from.
+
+    Attributes:
+        model: in training mode.
+        told: lines for people: where weights are from and what of them is used.
+        origin: the same as what is kept in the run folder; None for fresh weights.
+    """
+
+    model: Segmenter
+    told: list[str] = field(default_factory=list)
+    origin: dict[str, Any] | None = None
+
+
+def starting_model(options: TrainOptions, sensor: Sensor, scheme: ClassScheme) -> Start:
+    """Build or read the model, for the sensor and the classes of the catalog, in training mode.
+
+    Args:
+        options: network and initial weights.
+        sensor: of the tiles that are learnt from.
+        scheme: of their labels, or :data:`NO_CLASSES`.
+
+    Raises:
+        SensorMismatchError: a model or encoder folder of other bands or scaling.
+        UsageError: a part is asked for of what is taken as it is.
+        TilthError: weights that cannot be read or do not fit the network.
+    """
+    from tilth.models.segmenter import build_segmenter
+
+    if options.initial_weights is None:
+        return Start(build_segmenter(options.network, sensor, scheme, options.loop.seed))
+    place, kind = _source(options.initial_weights)
+    if kind in ("tilth-segmenter", "tilth-encoder"):
+        if options.take is not None:
+            raise UsageError(f"{place}: holds one model, of which nothing is chosen, and take is {options.take!r}; leave take out")
+        return (_from_folder if kind == "tilth-segmenter" else _from_encoder)(options, place, sensor, scheme)
+    from tilth.models.weights.importing import load_all_but_classes, report_tree
+
+    model = build_segmenter(options.network, sensor, scheme, options.loop.seed)
+    report = load_all_but_classes(model, str(options.initial_weights), options.take)
+    return Start(model, [line for line in report.lines() if not line.startswith("sha256: ")], report_tree(report))
+
+
+def _source(given: Path) -> tuple[Path, str | None]:
+    """Which folder is meant, and what it holds; an unfinished run counts as a Segmenter's, so that whoever reads it says what it is."""
+    from tilth.models.weights.importing import folder_of_ours, kind_of
+
+    folder = folder_of_ours(given)
+    if folder is not None:
+        return (given if given.is_dir() else folder), kind_of(folder)
+    if not given.is_dir():
+        return given, None
+    found = next((kind for kind in map(kind_of, (given, given / "model")) if kind is not None), None)
+    return given, found or ("tilth-segmenter" if (given / "checkpoints").is_dir() else None)
+
+
+def _from_encoder(options: TrainOptions, place: Path, sensor: Sensor, scheme: ClassScheme) -> Start:
+    """Take an encoder into the network that it was trained in; all else of it starts fresh, by the seed of this run."""
+    from tilth.models.encoder_folder import load_encoder
+    from tilth.models.segmenter import build_segmenter
+
+    found = load_encoder(place)
+    network = found.config.network
+    _check_sensor(place, found.config.sensor, sensor)
+    model = build_segmenter(network.model_copy(update={"pretrained": False}), sensor, scheme, options.loop.seed)
+    found.fill(model)
+    told = _unheard(options, place, network, sensor)
+    if scheme is not NO_CLASSES:
+        left = f" without {', '.join(name.rstrip('.') for name in found.config.left_out[:_SHOWN])}" if found.config.left_out else ""
+        told.append(f"{place}: the encoder of {network.title}{left}; decoder and class layer start fresh")
+    return Start(model, told, _origin(place, "encoder"))
+
+
+def _origin(place: Path, taken: str) -> dict[str, Any]:
+    from tilth.models.weights.importing import folder_of_ours, folder_tree
+
+    folder = folder_of_ours(place)
+    assert folder is not None, "it was read"
+    return folder_tree(folder, taken)
+
+
+def _check_sensor(place: Path, theirs: Sensor, ours: Sensor) -> None:
+    """Refuse a model of other pixels; what a sensor is called changes nothing.
+
+    Raises:
+        SensorMismatchError: naming the first difference.
+    """
+    difference = _difference(theirs, ours)
+    if difference is not None:
+        raise SensorMismatchError(
+            f"{place}: a model for sensor {theirs.name!r}, the catalog has {ours.name!r}; bands and scaling must be the same, "
+            f"and {difference}"
+        )
+
+
+def _difference(theirs: Sensor, ours: Sensor) -> str | None:
+    if theirs.band_names != ours.band_names:
+        return f"the model has bands {', '.join(theirs.band_names)}, the catalog {', '.join(ours.band_names)}"
+    if theirs.dtype != ours.dtype:
+        return f"the model reads {theirs.dtype}, the catalog {ours.dtype}"
+    for one, other in zip(theirs.bands, ours.bands, strict=True):
+        for name in Band.model_fields:
+            values = getattr(one, name), getattr(other, name)
+            if values[0] != values[1]:
+                return f"{name} of band {one.name} is {values[0]} for the model, {values[1]} in the catalog"
+    return None
+
+
+def _unheard(options: TrainOptions, place: Path, network: NetworkConfig, sensor: Sensor) -> list[str]:
+    """Say that settings of the network are of no use where a folder brings it."""
+    from tilth.models.networks import for_sensor
+
+    if "network" in options.model_fields_set and for_sensor(options.network, sensor) != network:
+        return [f"{place}: brings its network, {network.title}; network.* settings are not looked at"]
+    return []
+
+
+def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: ClassScheme) -> Start:
+    """Take a model; if it is for other classes, all of it but its class layer."""
+    from tilth.models.segmenter import Segmenter, build_segmenter
+
+    model = Segmenter.load(place).train()
+    _check_sensor(place, model.sensor, sensor)
+    network = model.config.network
+    told = _unheard(options, place, network, sensor)
+    if model.scheme.names == scheme.names:
+        # What the catalog calls its bands and scheme, and its colours, go into the new model.
+        model.config = model.config.model_copy(update={"sensor": sensor, "scheme": scheme})
+        told.append(f"{place}: a model for the {len(scheme)} classes of the catalog, taken whole")
+        return Start(model, told, _origin(place, "whole"))
+    # Names in another order are other classes: what the layer calls class 0 would be learnt as something else.
+    fresh = build_segmenter(network.model_copy(update={"pretrained": False}), sensor, scheme, options.loop.seed)
+    taken = {name: value for name, value in model.network.state_dict().items() if not name.startswith(_HEAD)}
+    wrong = fresh.network.load_state_dict(taken, strict=False)
+    assert not wrong.unexpected_keys, "the same network has the same names"
+    assert all(name.startswith(_HEAD) for name in wrong.missing_keys), "all but the class layer was taken"
+    if scheme is not NO_CLASSES:
+        told.append(
+            f"{place}: a model for {_classes(model.scheme.names)}, the catalog has {_classes(scheme.names)}: "
+            "encoder and decoder are taken, the class layer starts fresh"
+        )
+    return Start(fresh, told, _origin(place, "all but the class layer"))
+
+
+def _classes(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"classes {', '.join(names[:_SHOWN])}{more}"
