@@ -7,9 +7,9 @@ size, entropies, class pixels, hashes and portraits of pixels. One tile in ten i
 tiles of the pool (``diversity.quotas=equal``: the hardest case, since those of labelled tiles are found among fewer). Scoring itself is
 not measured: that costs what the model costs.
 
-Prints seconds of the processor for each part, and by the clock in all; the peak of memory of the process's own (MiB), and that with pages of the score files that the system kept
-mapped because nobody else needed the room; and how many times as long a row of the largest pool takes as one of the smallest. Steps of
-k-means are compared one by one, since their number depends on the data.
+Prints seconds of the processor for each part, and by the clock in all; the peak of memory of the process's own (MiB), and that with pages
+of the score files that the system kept mapped because nobody else needed the room; and how many times as long a row of the largest pool
+takes as one of the smallest. Steps of k-means are compared one by one, since their number depends on the data.
 
 ``--kill`` kills the process during k-means, starts it again, and compares what it leaves behind with that of a run that was left alone.
 """
@@ -42,7 +42,19 @@ from tilth.curation.store import write_table
 from tilth.sensors import get_sensor
 
 WIDTH, CLASSES, KINDS, CLUSTERS, SHARD = 768, 16, 300, 200, 8192
-PARTS = ("plan", "open", "filters", "copies", "first centres", "k-means", "a step of it", "assign, select", "write", "in all", "by the clock")
+PARTS = (
+    "plan",
+    "open",
+    "filters",
+    "copies",
+    "first centres",
+    "k-means",
+    "a step of it",
+    "assign, select",
+    "write",
+    "in all",
+    "by the clock",
+)
 
 
 def invent_catalog(rows: int) -> Catalog:
@@ -132,7 +144,7 @@ def watch(peak: list[int]) -> None:
         time.sleep(0.05)
 
 
-def run(rows: int, folder: Path) -> None:
+def run(rows: int, folder: Path, steps: int) -> None:
     """Decide about the tiles in a folder, write the catalogs, and print what that took as JSON."""
     peak = [0]
     threading.Thread(target=watch, args=(peak,), daemon=True).start()
@@ -145,7 +157,7 @@ def run(rows: int, folder: Path) -> None:
     clock.part("open")
     scores = work.scores()
     clock.part("filters")
-    wanted = Plan(rows // 10, "foreground", FilterConfig(), DiversityConfig(quotas="equal", clusters=CLUSTERS), (0,))
+    wanted = Plan(rows // 10, "foreground", FilterConfig(), DiversityConfig(quotas="equal", clusters=CLUSTERS, iterations=steps), (0,))
     made = decide(scores, wanted, pool.table["source"], np.zeros(rows, dtype=bool), None, folder / "clusters.safetensors", clock.say)
     clock.part("write")
     decisions = describe_rows(pool, scores, wanted, made, None)
@@ -161,30 +173,30 @@ def run(rows: int, folder: Path) -> None:
     print(json.dumps({"seconds": seconds, **facts}))
 
 
-def call(rows: int, folder: Path) -> list[str]:
+def call(rows: int, folder: Path, steps: int) -> list[str]:
     """Words that run one size."""
-    return [sys.executable, __file__, "--rows", str(rows), "--run", str(folder)]
+    return [sys.executable, __file__, "--rows", str(rows), "--steps", str(steps), "--run", str(folder)]
 
 
-def kill_and_compare(rows: int, folder: Path) -> None:
+def kill_and_compare(rows: int, folder: Path, steps: int) -> None:
     """Kill a run during k-means, go on, and compare."""
     names = ("catalog.parquet", "decisions.parquet", "clusters.safetensors")
 
     def hashes() -> list[str]:
         return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
 
-    subprocess.run(call(rows, folder), check=True, capture_output=True)
+    subprocess.run(call(rows, folder, steps), check=True, capture_output=True)
     left_alone = hashes()
     for name in names:
         (folder / name).unlink()
-    process = subprocess.Popen(call(rows, folder), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(call(rows, folder, steps), stdout=subprocess.DEVNULL)
     while not (folder / "clusters.safetensors").exists():
         time.sleep(0.01)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     there = (folder / "catalog.parquet").exists()
-    resumed = json.loads(subprocess.run(call(rows, folder), check=True, capture_output=True, text=True).stdout)
+    resumed = json.loads(subprocess.run(call(rows, folder, steps), check=True, capture_output=True, text=True).stdout)
     words = "the same bytes" if hashes() == left_alone else "OTHER BYTES"
     print(f"{rows:,} rows killed during k-means{' (too late: it was done)' if there else ''} and run again: {words}")
     print(f"k-means of the second run: {resumed['seconds']['k-means']:.1f} s")
@@ -195,11 +207,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, help="for the invented scores, 4.2 GB for a million tiles")
+    parser.add_argument("--steps", type=int, default=100, help="k-means stops after so many at the latest")
     parser.add_argument("--kill", action="store_true", help="kill and resume instead")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        run(arguments.rows[0], arguments.run)
+        run(arguments.rows[0], arguments.run, arguments.steps)
         return
     print(f"{os.cpu_count()} cores, {WIDTH} numbers a feature, {CLUSTERS} clusters, one tile in ten selected")
     found = []
@@ -207,9 +220,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
             make(rows, Path(place))
             if arguments.kill:
-                kill_and_compare(rows, Path(place))
+                kill_and_compare(rows, Path(place), arguments.steps)
                 continue
-            found.append(json.loads(subprocess.run(call(rows, Path(place)), check=True, capture_output=True, text=True).stdout))
+            found.append(
+                json.loads(subprocess.run(call(rows, Path(place), arguments.steps), check=True, capture_output=True, text=True).stdout)
+            )
             one = found[-1]
             print(
                 f"{rows:,} rows: {one['files']:,.0f} MiB of scores, {one['selected']:,} selected, {one['steps']} steps; peak "

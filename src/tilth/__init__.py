@@ -123,6 +123,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         found: Any = version("tilth")
+    elif name == "models":
+        found = importlib.import_module("tilth.models")  # so that tilth.models.create works without a second import
     elif name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
     else:

@@ -24,6 +24,10 @@ class UsageError(TilthError, ValueError):
     exit_code = 2
 
 
+class SmallBatchError(UsageError):
+    """Batch norm would have to learn from one value for each channel."""
+
+
 class ConfigError(UsageError):
     """A configuration does not validate; the message lists every problem with its path."""
 

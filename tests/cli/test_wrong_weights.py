@@ -108,7 +108,7 @@ IMPORTS: dict[str, Case] = {
     "near-miss network": (bring("s5.pth", "--as", "upernet_vitb"), 2, ("did you mean 'upernet_vit_b'?",)),
     "near-miss option": ([*bring("s5.pth"), "--sensr", "rgb"], 2, ("no option '--sensr'", "did you mean '--sensor'?")),
     "unknown option of the network": (bring("s5.pth", *VIT, "options.dept=3"), 2, ("no option 'dept'", "did you mean 'depth'?")),
-    "option of the wrong kind": (bring("s5.pth", *VIT, "options.depth=deep"), 2, ("cannot be built with options", "deep")),
+    "option of the wrong kind": (bring("s5.pth", *VIT, "options.depth=deep"), 2, ("depth='deep'", "expected a whole number from 1")),
     "heads that do not divide": (bring("s5.pth", *VIT, "options.heads=5"), 2, ("heads=5 does not divide",)),
     "unknown sensor": (bring("s5.pth", *VIT, "--sensor", "rgbb"), 2, ("'rgbb'", "did you mean 'rgb'?")),
     "no sensor for many bands": (
@@ -139,7 +139,7 @@ IMPORTS: dict[str, Case] = {
     "one modality for a fusion network": (
         bring("fusion.ckpt", "--as", "cromss_mid2_resnet50", "--bands", "2"),
         2,
-        ("a fusion network takes one band count for S1 and one for S2",),
+        ("takes one band count for S1 and one for S2",),
     ),
     "part that is not in the file": (
         bring("fusion.ckpt", "--as", "cromss_unet_resnet50", "--sensor", "s2_l1c", "--classes", "2", "--take", "s3"),

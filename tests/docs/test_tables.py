@@ -19,6 +19,7 @@ from tilth.datasets.describe import list_cards
 from tilth.datasets.shelf import card_names, load_card
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.methods import method_names
+from tilth.methods.mae import MaeConfig
 from tilth.methods.s4p.corrmatch import CorrMatchConfig
 from tilth.methods.s4p.fixmatch import FixMatchConfig
 from tilth.methods.s4p.unimatch import UniMatchConfig
@@ -97,6 +98,7 @@ TABLES = {
     "settings corrmatch": settings(CorrMatchConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings wscl": settings(WsclConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
+    "settings mae": settings(MaeConfig, shown_start="settings."),
     "settings scoring": settings(CurateOptions, "scoring."),
     "settings filters": settings(CurateOptions, "filters."),
     "settings diversity": settings(CurateOptions, "diversity."),

@@ -43,7 +43,7 @@ class Brightest(nn.Module):
     def __init__(self, scheme: ClassScheme = SCHEME) -> None:
         super().__init__()
         self.sensor, self.scheme = SENSOR, scheme
-        self.config = SimpleNamespace(network=SimpleNamespace(encoder="brightest", decoder="none"), model_dump=lambda mode: {})
+        self.config = SimpleNamespace(network=SimpleNamespace(title="brightest + none"), model_dump=lambda mode: {})
         self.normalisation = nn.BatchNorm2d(3, affine=False)
         self.dropout = nn.Dropout(0.9)
         self.layer = nn.Conv2d(3, len(scheme), 1, bias=False)

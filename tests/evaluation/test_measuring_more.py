@@ -41,7 +41,7 @@ class Brightest(nn.Module):
     def __init__(self, scheme: ClassScheme = SCHEME) -> None:
         super().__init__()
         self.sensor, self.scheme = SENSOR, scheme
-        self.config = SimpleNamespace(network=SimpleNamespace(encoder="brightest", decoder="none"), model_dump=lambda mode: {})
+        self.config = SimpleNamespace(network=SimpleNamespace(title="brightest + none"), model_dump=lambda mode: {})
 
     def normalise(self, stored: Tensor, valid: Tensor | None = None) -> Tensor:
         return stored / 64

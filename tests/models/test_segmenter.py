@@ -167,7 +167,7 @@ def test_networks_that_cannot_be_built_are_refused():
         (NetworkConfig(encoder="beit_base_patch16_224", decoder="upernet"), "beit_base_patch16_224 with upernet"),
         (NetworkConfig(encoder="hf-hubb:timm/x"), "Unknown model source 'hf-hubb'"),
         (NetworkConfig(name="upernet_vit_b", options={"width": 50}), "upernet_vit_b cannot be built|heads"),
-        (NetworkConfig(name="upernet_vit_b", options={"depth": "deep"}), "upernet_vit_b cannot be built with options"),
+        (NetworkConfig(name="upernet_vit_b", options={"depth": "deep"}), r"depth='deep': expected a whole number"),
         (
             NetworkConfig(encoder="test_byobnet", options={"depth_of_field": 3}),
             r"^network\.options\.depth_of_field: unet on test_byobnet takes no such option; .*decoder_channels",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tilth.errors import ConfigError, UsageError
+from tilth.errors import ConfigError, SmallBatchError
 
 Found = TypeVar("Found")
 
@@ -54,7 +54,7 @@ class SegmentationNetwork(nn.Module):
             Logits float (B, K, H, W).
 
         Raises:
-            UsageError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
+            SmallBatchError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
         """
         height, width = image.shape[-2:]
         return self.decode(self.encode(pad_to_multiple(image, self.divisor, self.minimum)))[..., :height, :width]
@@ -78,7 +78,7 @@ def with_statistics(compute: Callable[..., Found], *given: Any) -> Found:
     Whether it would is known best by batch norm itself, wherever it is: nothing is looked at before. Compilers get the bare call.
 
     Raises:
-        UsageError: it would.
+        SmallBatchError: it would.
     """
     if torch.compiler.is_compiling():
         return compute(*given)
@@ -87,7 +87,7 @@ def with_statistics(compute: Callable[..., Found], *given: Any) -> Found:
     except ValueError as error:
         if not str(error).startswith("Expected more than 1 value per channel when training"):
             raise
-        raise UsageError(
+        raise SmallBatchError(
             "a map shrinks to one pixel inside, so batch norm sees one value per channel in a training batch of one image; "
             "train with at least two images per batch"
         ) from None

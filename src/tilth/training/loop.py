@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tilth import seeds
 from tilth.augment.config import WeakConfig
 from tilth.batch import Batch
-from tilth.errors import ConfigError, InterruptedRunError, RunError
+from tilth.errors import ConfigError, InterruptedRunError, RunError, SmallBatchError
 from tilth.methods.base import Losses, Method
 from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import Segmenter
@@ -208,7 +208,7 @@ class Trainer:
         try:
             return self.method.step(batches, self.step)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if not isinstance(error, SmallBatchError) and "more than 1 value per channel" not in str(error):
                 raise
             raise ConfigError(
                 "one tile a pass is too few for the batch norm of this decoder; "

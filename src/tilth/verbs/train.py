@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.errors import ConfigError, TilthError
-from tilth.imagery.write import write_json
 from tilth.training.config import RESUMABLE_CHANGES
 from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
@@ -90,6 +89,8 @@ def _train(
     if options.resume and run.finished:
         return Result(summary=(f"{options.method}: finished before, nothing left to do",), outputs={"run": run.folder, "model": run.model})
     if start.origin is not None and fabric.is_global_zero:
+        from tilth.imagery.write import write_json
+
         write_json(run.folder / ORIGIN_FILE, start.origin)
     _tell(console, options, tiles, streams)
     result = _fit(trainer, run, options.resume)

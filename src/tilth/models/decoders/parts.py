@@ -10,7 +10,7 @@ from fractions import Fraction
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tilth.errors import UsageError
+from tilth.errors import SmallBatchError
 
 
 class ConvolutionBlock(nn.Module):
@@ -70,10 +70,10 @@ def check_statistics(maps: Tensor, norm: nn.Module, pool: int, part: str) -> Non
         part: what pools, for the message.
 
     Raises:
-        UsageError: one image in training, pooled to one pixel. Norms that are synchronised over processes or frozen are left alone.
+        SmallBatchError: one image in training, pooled to one pixel. Norms that are synchronised over processes or frozen are left alone.
     """
     if type(norm) is nn.BatchNorm2d and norm.training and maps.shape[0] * pool * pool == 1:
-        raise UsageError(
+        raise SmallBatchError(
             f"{part} pools to one pixel, so batch norm sees one value per channel in a training batch of one image; "
             "train with at least two images per batch, or with synchronised batch norm"
         )
