@@ -14,7 +14,8 @@ from tilth.augment.config import CutMixConfig, StrongConfig, WeakConfig
 from tilth.augment.cutmix import boxes
 from tilth.augment.strong import draw_strong
 from tilth.methods.s4p.channels import kept_channels
-from tilth.training.streams import Order, TileDataset, build_loader
+from tilth.training.order import Order
+from tilth.training.streams import TileDataset, build_loader
 
 
 def of_two_processes(catalogs, steps: int = 12):

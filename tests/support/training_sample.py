@@ -19,9 +19,10 @@ from tilth.models.segmenter import Segmenter, build_segmenter
 from tilth.sensors import Sensor, get_sensor
 from tilth.training.config import LoopConfig
 from tilth.training.loop import Trainer
+from tilth.training.order import Order
 from tilth.training.progress import TrainingProgress
 from tilth.training.run import Run
-from tilth.training.streams import Order, TileDataset
+from tilth.training.streams import TileDataset
 
 SCHEME = ClassScheme(
     name="three",

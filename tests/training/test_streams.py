@@ -16,7 +16,8 @@ from tilth.catalog.table import Catalog
 from tilth.errors import ConfigError, RunError
 from tilth.methods.s4p.fixmatch import FixMatch
 from tilth.sensors import get_sensor
-from tilth.training.streams import Order, TileDataset, build_loader, plain_errors, to_batch
+from tilth.training.order import Order
+from tilth.training.streams import TileDataset, build_loader, plain_errors, to_batch
 
 STREAMS = FixMatch.streams
 WEAK = WeakConfig(size=32)

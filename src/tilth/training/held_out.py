@@ -13,7 +13,8 @@ from tilth.methods.base import Method, Stream
 from tilth.models.inference import evaluating
 from tilth.models.segmenter import Segmenter
 from tilth.training.config import LoopConfig
-from tilth.training.streams import Order, TileDataset, collate, to_batch
+from tilth.training.order import Order
+from tilth.training.streams import TileDataset, collate, to_batch
 
 _STREAM = "validation"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from tilth.training.streams import Order, RawBatch
+from tilth.training.order import Order
+from tilth.training.streams import RawBatch
 
 
 class Quarantine:

@@ -1,13 +1,12 @@
-"""Streams: which tile sits in which slot of which step, and how it gets from disk to the training device.
+"""Streams: how the tile of a slot gets from disk to the training device.
 
-The tile of slot *s* in step *n* of a stream is a pure function of (seed, stream, n, s); rank *r* of R takes slots
-[r B / R, (r + 1) B / R). So neither the number of workers nor of ranks nor an interruption changes what is trained on.
+Rank *r* of R takes slots [r B / R, (r + 1) B / R) of a step. So neither the number of workers nor of ranks nor an interruption changes
+what is trained on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +26,8 @@ from tilth.catalog.table import Catalog, Tile
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import ConfigError, DataError, RunError, TilthError
 from tilth.imagery.read import Window, read_label, read_pixels
-from tilth.methods.base import Stream
 from tilth.sensors import Sensor
-
-Key = tuple[str, int, int]
-"""(stream, step, slot)"""
+from tilth.training.order import Key, Order
 
 _ATTEMPTS = 8
 """Neighbours tried in place of an unreadable tile before the run gives up."""
@@ -58,43 +54,6 @@ class Sample:
     tile_id: str
     draw: int
     bad: tuple[tuple[str, str], ...]
-
-
-@functools.lru_cache(maxsize=8)
-def _permutation(seed: int, stream: str, epoch: int, size: int) -> NDArray[np.int64]:
-    return seeds.generator(seed, "order", stream, epoch).permutation(size)
-
-
-@dataclass(frozen=True)
-class Order:
-    """The order in which a stream walks its catalog: a fresh permutation each epoch.
-
-    Attributes:
-        seed: seed of the run.
-        streams: all streams of the method.
-        sizes: number of tiles of each stream.
-        batch_size: tiles of one step, over all ranks.
-    """
-
-    seed: int
-    streams: Mapping[str, Stream]
-    sizes: Mapping[str, int]
-    batch_size: int
-
-    def index(self, stream: str, step: int, slot: int) -> int:
-        """Row of the catalog in slot ``slot`` of step ``step``."""
-        size = self.sizes[stream]
-        epoch, place = divmod(step * self.batch_size + slot, size)
-        index = int(_permutation(self.seed, stream, epoch, size)[place])
-        other = self.streams[stream].differs_from
-        if other is not None and index == self.index(other, step, slot):
-            return (index + 1) % size
-        return index
-
-    def tied(self, stream: str, step: int, slot: int) -> set[int]:
-        """Rows that other streams show in this slot and this stream must not."""
-        others = {name for name, other in self.streams.items() if other.differs_from == stream} | {self.streams[stream].differs_from}
-        return {self.index(name, step, slot) for name in others if name is not None}
 
 
 class TileDataset(Dataset[Sample]):

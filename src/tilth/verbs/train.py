@@ -50,9 +50,10 @@ def _train(
     from tilth.methods.base import build_method, choose_method
     from tilth.training.distributed import build_fabric
     from tilth.training.loop import Trainer
+    from tilth.training.order import Order
     from tilth.training.progress import TrainingProgress
     from tilth.training.run import Run
-    from tilth.training.streams import Order, TileDataset
+    from tilth.training.streams import TileDataset
     from tilth.verbs.train_data import assign_streams, check_validation, choose_tiles, choose_unlabelled
     from tilth.verbs.train_model import NO_CLASSES, starting_model
 
