@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tilth
-from support.official_ddpm import LAYOUT, PUBLISHED, arrays, fill, filled, manifest, network_of, official_tensors, value
+from support.official_ddpm import LAYOUT, PUBLISHED, arrays, manifest, network_of, official_tensors, value
 from tilth.errors import ConfigError
 from tilth.models.weights.layouts.diffusion import PREFIX, SCHEDULE_NAMES, sr3_buffers
 
@@ -178,13 +178,3 @@ def test_strangers_are_named_as_they_stand_in_the_file():
 def test_parts_cannot_be_taken():
     with pytest.raises(ConfigError, match="no parts to take, such as 'encoder'"):
         LAYOUT["sr3"].convert({}, network_of("tiny_sr3"), "encoder")
-
-
-def test_filling_touches_every_tensor():
-    network = filled("tiny_gd")
-    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-    fill(network)
-    assert all(tensor.any() and torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())

@@ -131,8 +131,8 @@ def test_broken_folders_are_refused_by_name(tmp_path):
     kept, bytes_kept = config.read_text(), weights.read_bytes()
     for text, expected in (
         ("{", "not JSON"),
-        ("[]", "not a tilth model"),
-        ('{"model_type": "bert"}', "not a tilth model"),
+        ("[]", "not a segmenter of tilth"),
+        ('{"model_type": "bert"}', "not a segmenter of tilth"),
         ('{"model_type": "tilth-network"}', "a network alone, without sensor and classes"),
         (kept.replace('"schema_version": 2', '"schema_version": 3'), "newer tilth"),
         (kept.replace('"schema_version": 2', '"schema_version": "x"'), "schema_version"),

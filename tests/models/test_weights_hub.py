@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from tilth.errors import RunError, UnreadableFileError, UsageError
 from tilth.models import create, load_weights
+from tilth.models.folder import save_network
 from tilth.models.weights.read import read_weights
 
 STATE = {"conv.weight": torch.arange(3.0)}
@@ -95,6 +96,17 @@ def test_what_was_fetched_once_needs_no_network(hub, monkeypatch):
     read_weights("hf-hub:owner/name")
     point_to(monkeypatch, 9)
     assert list(read_weights("hf-hub:owner/name").tensors) == ["conv.weight"]
+
+
+def test_the_configuration_of_a_model_of_tilth_comes_along(hub, tmp_path):
+    network = create("upernet_vit_b", num_classes=2, image_size=32, width=16, depth=4, heads=2, decoder_channels=8, seed=0)
+    folder = save_network(network, tmp_path / "folder")
+    for file in folder.iterdir():
+        hub.files[f"owner/name/{file.name}"] = file.read_bytes()
+    assert read_weights("hf-hub:owner/name").config == read_weights(folder).config
+    other = create("upernet_vit_b", num_classes=2, image_size=32, width=16, depth=4, heads=4, decoder_channels=8, seed=0)
+    with pytest.raises(UnreadableFileError, match="its network computes otherwise"):  # numbers of heads show in no tensor
+        load_weights(other, "hf-hub:owner/name")
 
 
 def test_names_of_timm_are_looked_up_there(hub):

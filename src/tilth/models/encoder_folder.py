@@ -19,8 +19,8 @@ from tilth.config import Config
 from tilth.errors import MissingFileError, UnreadableFileError
 from tilth.imagery.write import write_json
 from tilth.models.config import NetworkConfig
-from tilth.models.folder import read_folder_config
-from tilth.models.segmenter import CONFIG_FILE, WEIGHTS_FILE, Segmenter
+from tilth.models.folder import CONFIG_FILE, WEIGHTS_FILE, read_folder_config
+from tilth.models.segmenter import Segmenter
 from tilth.models.tensors import save_tensors
 from tilth.models.weights.fit import fit
 from tilth.sensors import Sensor

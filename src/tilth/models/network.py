@@ -26,7 +26,10 @@ class SegmentationNetwork(nn.Module):
         segmentation_head: that map -> logits (B, K, H, W) of the padded image's size.
         divisor: sides inside must be multiples of this many pixels.
         minimum: smallest side inside, a multiple of ``divisor``.
+        title: what to call it in a few words, if it was built from a configuration.
     """
+
+    title: str | None = None
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, segmentation_head: nn.Module, *, divisor: int, minimum: int = 0) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
     wanted = str(config.encoder if config.pretrained else found.encoder)
     build = _build_vit if is_plain_vit(str(found.encoder)) else _build_smp
     try:
-        return build(found, wanted, in_channels, num_classes)
+        network = build(found, wanted, in_channels, num_classes)
     except ConfigError:
         raise
     except (TypeError, KeyError, ValueError, AssertionError) as error:
@@ -76,6 +76,8 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
             f"network: weights of {config.encoder!r} could not be fetched ({_one_line(error)}); "
             "set network.pretrained=false or fill the cache"
         ) from None
+    network.title = config.title
+    return network
 
 
 def for_sensor(config: NetworkConfig, sensor: Sensor) -> NetworkConfig:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import pydantic
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,11 +12,10 @@ from torch import Tensor, nn
 
 from tilth import seeds
 from tilth.augment.normalise import normalise
-from tilth.config import describe
 from tilth.errors import MissingFileError, SensorMismatchError, UnreadableFileError
 from tilth.imagery.write import write_json
 from tilth.models.config import MODEL_SCHEMA_VERSION, NetworkConfig, SegmenterConfig
-from tilth.models.named import NAMES
+from tilth.models.folder import CONFIG_FILE, WEIGHTS_FILE, read_folder_config
 from tilth.models.network import SegmentationNetwork
 from tilth.models.networks import build_network, for_sensor, resolve
 from tilth.models.tensors import save_tensors
@@ -26,9 +23,6 @@ from tilth.models.tensors import save_tensors
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
     from tilth.sensors import Sensor
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 
 class Segmenter(nn.Module):
@@ -167,30 +161,10 @@ def build_segmenter(network: NetworkConfig, sensor: Sensor, scheme: ClassScheme,
 
 
 def _read_config(file: Path) -> SegmenterConfig:
-    try:
-        tree: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UnreadableFileError(f"{file}: not JSON: {error}") from None
-    kind = tree.get("model_type") if isinstance(tree, dict) else None
-    if kind == "tilth-network":
-        network = tree.get("network")
-        named = NAMES.get(str(network.get("name"))) if isinstance(network, dict) else None
-        part = f", or take the part for one sensor: tilth import-weights {file.parent} --take s2 --as cromss_unet_resnet50"
-        raise UnreadableFileError(
-            f"{file}: a network alone, without sensor and classes; read it with tilth.models.folder.load_network"
-            f"{part if named is not None and named.kind == 'fusion' else ''}"
-        )
-    if kind == "tilth-encoder":
-        raise UnreadableFileError(
-            f"{file}: an encoder alone, whose decoder and classes nobody trained; train them onto it first: "
-            "tilth finetune segment --initial-weights FOLDER"
-        )
-    if kind != "tilth-segmenter":
-        raise UnreadableFileError(f"{file}: not a tilth model; expected model_type 'tilth-segmenter'")
-    version = tree.get("schema_version", MODEL_SCHEMA_VERSION)
-    if isinstance(version, int) and version > MODEL_SCHEMA_VERSION:
-        raise UnreadableFileError(f"{file}: written by a newer tilth (schema {version}, this one reads {MODEL_SCHEMA_VERSION}); upgrade")
-    try:
-        return SegmenterConfig.model_validate(tree)
-    except pydantic.ValidationError as error:
-        raise UnreadableFileError(describe(SegmenterConfig, error, str(file))) from None
+    others = {
+        "tilth-network": "a network alone, without sensor and classes; read it with tilth.models.folder.load_network, or take the part "
+        f"of a fusion network for one sensor: tilth import-weights {file.parent} --take s2 --as cromss_unet_resnet50",
+        "tilth-encoder": "an encoder alone, whose decoder and classes nobody trained; train them onto it first: "
+        "tilth finetune segment --initial-weights FOLDER",
+    }
+    return read_folder_config(file, SegmenterConfig, "tilth-segmenter", MODEL_SCHEMA_VERSION, others)

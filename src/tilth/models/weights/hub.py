@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tilth.errors import RunError, UsageError, suggest
@@ -9,6 +10,8 @@ from tilth.errors import RunError, UsageError, suggest
 _HUB, _TIMM = "hf-hub:", "timm:"
 USUAL_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """What libraries call the file of weights in a folder, the usual one first."""
+OUR_FILE, CONFIG_FILE = USUAL_FILES[0], "config.json"
+"""The two files of a model folder."""
 
 
 def is_hub_name(name: str) -> bool:
@@ -24,20 +27,19 @@ def fetch(name: str) -> Path:
             timm lists, such as ``timm:vit_base_patch16_224.mae``.
 
     Returns:
-        The file in the cache.
+        The file in the cache. Beside a ``model.safetensors`` lies the ``config.json`` of the repository, if it has one.
 
     Raises:
         UsageError: a name that cannot be one.
         RunError: no network and not in the cache, or nothing of that name.
     """
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     repository, file, revision = _parse_timm(name) if name.startswith(_TIMM) else _parse(name)
     files = [file] if file else list(USUAL_FILES)
     for candidate in files:
         try:
-            return Path(hf_hub_download(repository, candidate, revision=revision))
+            return _fetched(repository, candidate, revision)
         except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
             raise RunError(f"{name}: cannot be fetched and is not in the cache: {_reason(error)}; give a file instead") from None
         except EntryNotFoundError:
@@ -49,6 +51,18 @@ def fetch(name: str) -> Path:
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise RunError(f"{name}: cannot be fetched: {_reason(error)}; check the network and the name, or give a file instead") from None
     raise RunError(f"{name}: {repository} holds no {' nor '.join(files)}; name the file: {_HUB}{repository}/FILE")
+
+
+def _fetched(repository: str, file: str, revision: str | None) -> Path:
+    """Fetch a file, and with the weights of a model folder its configuration; a folder of somebody else need not have one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found = Path(hf_hub_download(repository, file, revision=revision))
+    if file == OUR_FILE:
+        with contextlib.suppress(HfHubHTTPError, OSError, ValueError):
+            hf_hub_download(repository, CONFIG_FILE, revision=revision)
+    return found
 
 
 def _parse(name: str) -> tuple[str, str | None, str | None]:

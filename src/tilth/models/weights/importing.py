@@ -19,9 +19,9 @@ from tilth.classes import IGNORE_INDEX, ClassScheme, Colour, LandClass
 from tilth.imagery.files import whole_folder
 from tilth.imagery.write import write_json
 from tilth.models.encoder_folder import ENCODER, save_encoder
-from tilth.models.folder import save_network
+from tilth.models.folder import CONFIG_FILE, WEIGHTS_FILE, save_network
 from tilth.models.networks import build_network
-from tilth.models.segmenter import CONFIG_FILE, WEIGHTS_FILE, Segmenter
+from tilth.models.segmenter import Segmenter
 from tilth.models.weights.load import convert_weights, load_weights
 from tilth.models.weights.made_for import Folder, read_folder
 from tilth.models.weights.read import read_weights

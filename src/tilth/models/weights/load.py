@@ -16,7 +16,7 @@ from tilth.models.weights.judge import inside_taken_layers, layers_left_over
 from tilth.models.weights.layout import COMPUTES_OTHERWISE, Converted, Layout
 from tilth.models.weights.layouts import all_layouts
 from tilth.models.weights.layouts.parts import encoder_roots
-from tilth.models.weights.made_for import compare, read_folder
+from tilth.models.weights.made_for import compare, read_folder, title_of
 from tilth.models.weights.own import encoder_layout, own_layout
 from tilth.models.weights.own_tasks import holds_experts
 from tilth.models.weights.read import Source, read_weights
@@ -55,7 +55,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, ta
     """
     whole, network = _unwrapped(model)
     if any(parameter.is_meta for parameter in network.parameters()):
-        raise UsageError(f"{_title(network)} is on the meta device, which has no memory for weights; build it without torch.device('meta')")
+        raise UsageError(
+            f"{title_of(network)} is on the meta device, which has no memory for weights; build it without torch.device('meta')"
+        )
     found = read_weights(source, take)
     layout, converted = convert_weights(network, found, None if found.took else take)
     _compare(found, whole, network, converted)
@@ -95,7 +97,7 @@ def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
     name = getattr(network, "layout", None)
     layout = next((layout for layout in all_layouts() if layout.name == name), None)
     if layout is None or layout.export is None:
-        raise UsageError(f"{_title(network)} has no official layout; save it with Segmenter.save or save_network")
+        raise UsageError(f"{title_of(network)} has no official layout; save it with Segmenter.save or save_network")
     return layout.export(network)
 
 
@@ -158,7 +160,7 @@ def _lacking(found: Source, network: nn.Module, converted: Converted, strangers:
     over = layers_left_over(taken, [*left, *converted.unexpected]) or layers_left_over(known, strangers)
     if over:
         raise UnreadableFileError(
-            f"{found.title}: is of another network than {_title(network)}: {over}; build the network as deep as the file"
+            f"{found.title}: is of another network than {title_of(network)}: {over}; build the network as deep as the file"
         )
     return [*left, *inside_taken_layers(converted.unexpected, taken), *inside_taken_layers(strangers, known)]
 
@@ -189,11 +191,11 @@ def convert_weights(network: nn.Module, found: Source, take: str | None) -> tupl
             raise UsageError(f"{found.title}: {error}") from None
     if found.own:
         raise UnreadableFileError(
-            f"{found.title}: a model of tilth with another network than {_title(network)}; build the network it names"
+            f"{found.title}: a model of tilth with another network than {title_of(network)}; build the network it names"
         )
     looks = f"{len(shapes)} tensors such as {', '.join(list(shapes)[:_SHOWN])}"
     fitting = sorted({layout.title for layout in all_layouts() if layout.fits(network)})
-    wanted = f"{_title(network)} takes: {'; '.join(fitting) or 'only its own files'}"
+    wanted = f"{title_of(network)} takes: {'; '.join(fitting) or 'only its own files'}"
     if known:
         raise UnreadableFileError(f"{found.title}: is a file of {known[0].title}, which this network cannot take; {wanted}")
     hint = f"; tensors lie in {', '.join(found.beside)}, too: take={found.beside[0]!r}" if found.beside else ""
@@ -238,7 +240,7 @@ def _check(report: LoadReport, network: nn.Module, found: Source) -> None:
     if not brought.intersection(encoder or names):
         few = ", ".join([*report.unexpected, *found.tensors][:_SHOWN])
         raise UnreadableFileError(
-            f"{found.title}: is a file of {report.title} that brings the encoder of {_title(network)} nothing (names such as {few})"
+            f"{found.title}: is a file of {report.title} that brings the encoder of {title_of(network)} nothing (names such as {few})"
         )
 
 
@@ -247,8 +249,3 @@ def _note_wild_numbers(report: LoadReport, tensors: Mapping[str, Tensor]) -> Non
     wild = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if wild:
         report.notes.append(f"numbers that are not finite in {groups(wild)}; the file is damaged, or its training broke down")
-
-
-def _title(network: nn.Module) -> str:
-    spec = getattr(network, "spec", None)
-    return str(spec.name) if spec is not None else type(network).__name__

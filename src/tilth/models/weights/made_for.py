@@ -97,8 +97,8 @@ def compare(folder: Folder, model: nn.Module, network: nn.Module) -> Comparison:
         network: the network.
     """
     found = Comparison()
-    here = _title(model, network)
-    if here and folder.title != here:
+    here = title_of(network)
+    if folder.title != here:
         found.notes.append(f"the folder holds {folder.title}, this network is {here}")
     theirs = _build(folder)
     if theirs is None:
@@ -121,12 +121,10 @@ def compare(folder: Folder, model: nn.Module, network: nn.Module) -> Comparison:
     return found
 
 
-def _title(model: nn.Module, network: nn.Module) -> str | None:
-    spec, config = getattr(network, "spec", None), getattr(model, "config", None)
-    if spec is not None:
-        return str(spec.name)
-    title = getattr(getattr(config, "network", None), "title", None)
-    return str(title) if title else None
+def title_of(network: nn.Module) -> str:
+    """What to call a network in a few words: its name, its encoder and decoder, or at least its class."""
+    spec = getattr(network, "spec", None)
+    return str(spec.name if spec is not None else getattr(network, "title", None) or type(network).__name__)
 
 
 def _build(folder: Folder) -> nn.Module | None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from tilth.errors import MissingFileError, TilthError, UnreadableFileError, UsageError
 from tilth.models.weights.bombs import check_inflation, check_pickle
 from tilth.models.weights.containers import unwrap
-from tilth.models.weights.hub import USUAL_FILES, fetch, is_hub_name
+from tilth.models.weights.hub import CONFIG_FILE, OUR_FILE, USUAL_FILES, fetch, is_hub_name
 from tilth.models.weights.inert import STAND_INS
 
 _KNOWN_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -106,9 +106,9 @@ def read_weights(source: str | Path | Mapping[str, Any], take: str | None = None
         raise UsageError(f"got weights of type {type(source).__name__}; expected a path, a name on the hub or a state dict")
     if isinstance(source, str) and is_hub_name(source):
         file, title = fetch(source), source
+        config = _our_config(file.with_name(CONFIG_FILE)) if file.name == OUR_FILE else None
     else:
-        file, title = Path(source), str(source)
-    config = None
+        file, title, config = Path(source), str(source), None
     try:
         if file.is_dir():
             file, config = _file_in_folder(file)
@@ -227,8 +227,8 @@ def _file_in_folder(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     places = [folder, folder / "model"]
     for place in places:
         for name in USUAL_FILES:
-            if (place / name).is_file() and ((place / "config.json").is_file() or place == folder):
-                return place / name, _our_config(place / "config.json")
+            if (place / name).is_file() and ((place / CONFIG_FILE).is_file() or place == folder):
+                return place / name, _our_config(place / CONFIG_FILE)
     if (folder / "checkpoints").is_dir():
         raise MissingFileError(f"{folder}: this run is not finished and holds no model yet; go on with --resume")
     if list(folder.glob("*.index.json")):
