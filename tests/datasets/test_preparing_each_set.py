@@ -11,6 +11,7 @@ from PIL import Image
 
 import tilth
 from support import public_sets
+from support.public_pools import STAND_INS
 from tilth.catalog.table import Catalog
 from tilth.datasets.options import PrepareConfig
 from tilth.datasets.prepare import prepare_dataset
@@ -88,7 +89,7 @@ def test_stand_in_becomes_a_catalog_with_exact_masks(name, tmp_path):
 
 
 def test_every_card_has_a_stand_in():
-    assert set(card_names()) == {*SETS, "image-mask-colours"}
+    assert set(card_names()) == {*SETS, *STAND_INS, "image-mask-colours"}
 
 
 def test_plain_masks_are_used_where_they_lie(tmp_path):

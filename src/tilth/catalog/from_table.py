@@ -34,7 +34,7 @@ def import_table(
     """Make a catalog of a table with a row for each tile.
 
     Args:
-        path: ``.parquet``, ``.csv``, or a vector file of footprints.
+        path: ``.parquet``, ``.csv``, a split list (``.txt``: image and mask a line), or a vector file of footprints.
         config: what the columns mean, and what the table does not say.
         problems: receives the files that were left out, or look wrong, with the reason; without it they end in a :class:`TilthWarning`.
         progress: told while headers are read.
@@ -51,12 +51,16 @@ def import_table(
     sensor = get_sensor(config.sensor)
     file = Path(path)
     table = _named_columns(read_table(file, [config.columns.get(name, name) for name in _TEXT_COLUMNS]), config, str(file))
+    if not config.labels and "label" in table.column_names:
+        table = table.drop_columns(["label"])
     root = Path(uris.absolute_uri(config.root)) if config.root is not None else file.absolute().parent
     written = _texts(table["image"], f"{file}: column {config.columns.get('image', 'image')!r}")
     table = _set(table, "image", uris.make_absolute(written, root))
     if "label" in table.column_names:
         label = _texts(table["label"], f"{file}: column {config.columns.get('label', 'label')!r}", empty=True)
         table = _set(table, "label", uris.make_absolute(label, root))
+    # Asked for first, because headers of a million images take minutes.
+    scheme = _scheme(table, config, str(file))
     windows = _windows(table, config, str(file))
     left_out = _unseen(table["image"], root) if config.headers is not True and windows is not None else []
     ids = None if "tile_id" in table.column_names else _tile_ids(written, windows, config.prefix or file.stem)
@@ -68,9 +72,9 @@ def import_table(
     table = table if ids is None else _set(table, "tile_id", ids)
     table = _set(table, "sensor", pa.repeat(pa.scalar(sensor.name), table.num_rows))
     _refuse_same_ids(table, str(file))
-    table, schemes = _constants(table, config, str(file))
+    table = _constants(table, config, scheme)
     try:
-        catalog = Catalog(table, {sensor.name: sensor}, schemes)
+        catalog = Catalog(table, {sensor.name: sensor}, {} if scheme is None else {scheme.name: scheme})
     except CatalogError as error:
         raise CatalogError(f"{file}: {error}") from None
     _tell(left_out, problems)
@@ -194,7 +198,16 @@ def _refuse_same_ids(table: pa.Table, file: str) -> None:
         )
 
 
-def _constants(table: pa.Table, config: ImportConfig, file: str) -> tuple[pa.Table, dict[str, ClassScheme]]:
+def _scheme(table: pa.Table, config: ImportConfig, file: str) -> ClassScheme | None:
+    """Return the scheme of the labels; None where there are no labels."""
+    if "label" not in table.column_names or table["label"].null_count == table.num_rows:
+        return None
+    if config.scheme is None:
+        raise DataError(f"{file}: labels need a class scheme; give scheme=FILE, or labels=false to take images alone")
+    return ClassScheme.load(config.scheme)
+
+
+def _constants(table: pa.Table, config: ImportConfig, scheme: ClassScheme | None) -> pa.Table:
     """Fill what the table does not say."""
     rows = table.num_rows
     for name in ("split", "source", "licence"):
@@ -205,16 +218,11 @@ def _constants(table: pa.Table, config: ImportConfig, file: str) -> tuple[pa.Tab
             table = _set(table, name, pc.fill_null(schema.cast(table[name], pa.string(), name), value))
     label = table["label"] if "label" in table.column_names else pa.chunked_array([pa.nulls(rows, pa.string())])
     labelled = pc.is_valid(label)
-    schemes = {}
-    if pc.any(labelled).as_py():
-        if config.scheme is None:
-            raise DataError(f"{file}: labels need a class scheme; give scheme=FILE")
-        scheme = ClassScheme.load(config.scheme)
-        schemes[scheme.name] = scheme
+    if scheme is not None:
         table = _set(table, "scheme", pc.if_else(labelled, pa.scalar(scheme.name), pa.scalar(None, pa.string())))
     kinds = schema.cast(table["label_kind"], pa.string(), "label_kind") if "label_kind" in table.column_names else None
     filled = pa.repeat(pa.scalar(config.label_kind), rows) if kinds is None else pc.fill_null(kinds, config.label_kind)
-    return _set(table, "label_kind", pc.if_else(labelled, filled, "none")), schemes
+    return _set(table, "label_kind", pc.if_else(labelled, filled, "none"))
 
 
 def _unseen(images: pa.ChunkedArray, root: Path) -> list[Problem]:

@@ -42,6 +42,7 @@ class ImportConfig(Config):
         headers: read the header of every image, for its size, CRS and place, and to find those that cannot be read or are not of the
             sensor; by default only where the table has no windows and ``window_px`` is not given.
         scheme: class scheme file of the labels.
+        labels: take the labels that the table names; without it all tiles are unlabelled, as pools are.
         label_kind: how far labels can be trusted, where the table does not say so.
         split: split of tiles for which the table names none.
         source: free text where the table names none: where the imagery comes from.
@@ -56,6 +57,7 @@ class ImportConfig(Config):
     window_px: int | None = pydantic.Field(default=None, ge=1)
     headers: bool | None = None
     scheme: str | None = None
+    labels: bool = True
     label_kind: Literal["clean", "noisy", "pseudo"] = "clean"
     split: str | None = None
     source: str | None = None

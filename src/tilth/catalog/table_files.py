@@ -1,18 +1,19 @@
-"""Tables of other programs as Arrow tables: Parquet, CSV, and vector files with a footprint a row."""
+"""Tables of other programs as Arrow tables: Parquet, CSV, split lists, and vector files with a footprint a row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tilth.catalog.split_lists import LIST_SUFFIX, read_list
 from tilth.errors import DataError, MissingFileError, UnreadableFileError, UsageError, needs_extra
 
-TABLE_SUFFIXES = (".parquet", ".csv", ".gpkg", ".geojson", ".json", ".shp", ".fgb")
+TABLE_SUFFIXES = (".parquet", ".csv", LIST_SUFFIX, ".gpkg", ".geojson", ".json", ".shp", ".fgb")
 
 _DEGREES = "OGC:CRS84"
 
@@ -21,8 +22,8 @@ def read_table(path: str | Path, texts: Collection[str] = ()) -> pa.Table:
     """Read a table; footprints become WKB in longitude and latitude, in the column ``geometry``.
 
     Args:
-        path: ``.parquet``, ``.csv`` (empty cells are null; a column ``geometry`` holds WKT in longitude and latitude), or a vector file
-            with one layer.
+        path: ``.parquet``, ``.csv`` (empty cells are null; a column ``geometry`` holds WKT in longitude and latitude), a split list
+            (``.txt``), or a vector file with one layer.
         texts: columns of a CSV that are text, though all their cells look like numbers: 0001 is not 1.
 
     Raises:
@@ -39,7 +40,7 @@ def read_table(path: str | Path, texts: Collection[str] = ()) -> pa.Table:
     if not file.is_file():
         raise MissingFileError(f"{file}: no such table")
     try:
-        table = _parquet(file) if suffix == ".parquet" else _csv(file, texts) if suffix == ".csv" else _vector(file)
+        table = _csv(file, texts) if suffix == ".csv" else _READERS.get(suffix, _vector)(file)
     except DataError:
         raise
     # The errors of GDAL's drivers are RuntimeErrors.
@@ -116,3 +117,6 @@ def _with_footprints(table: pa.Table, name: str, shapes: pa.ChunkedArray, crs: A
         series = geopandas.GeoSeries.from_wkb(shapes.to_numpy(), crs=crs).to_crs(_DEGREES)
         shapes = pa.chunked_array([pa.array(series.to_wkb().tolist(), pa.binary())])
     return table.append_column("geometry", shapes.cast(pa.binary()))
+
+
+_READERS: dict[str, Callable[[Path], pa.Table]] = {".parquet": _parquet, LIST_SUFFIX: read_list}

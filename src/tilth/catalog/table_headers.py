@@ -77,7 +77,9 @@ def read_image_headers(
                 progress(min(start + _PART, table.num_rows), table.num_rows)
     positions = pa.array(np.concatenate(kept))
     if not len(positions):
-        raise DataError(f"{left_out[-1].file}: {left_out[-1].reason}; none of {table.num_rows} images can be used")
+        raise DataError(
+            f"{left_out[-1].file}: {left_out[-1].reason}; none of {table.num_rows} images can be used; root says where relative paths start"
+        )
     table = table.take(positions)
     for name, found in (("crs", pa.chunked_array(names)), ("geometry", pa.chunked_array(shapes))):
         place = table.schema.get_field_index(name)

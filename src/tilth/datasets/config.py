@@ -10,23 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.config import Config
 from tilth.datasets.division import Splits, Windows
-from tilth.datasets.patterns import placeholders
+from tilth.datasets.encoding import Labels
+from tilth.datasets.patterns import Patterns, one_or_more, placeholders
 from tilth.errors import ConfigError, suggest
-from tilth.imagery.codes import LabelCodes
 from tilth.sensors import Sensor, get_sensor
-
-IGNORE = "ignore"
-"""Stands for a class where a value or colour means "no label"."""
-
-
-def _one(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Patterns = Annotated[tuple[str, ...], pydantic.BeforeValidator(_one), pydantic.Field(min_length=1)]
 
 
 class Licence(Config):
@@ -51,12 +40,18 @@ class Layer(Config):
         pattern: path of the rasters with ``{placeholders}``, ``{stem}`` among them; several are tried together. Folders above may differ.
         sensor: built-in name, or a whole definition; None leaves it to whoever prepares the set.
         gsd_m: ground sampling distance in metres; None where it varies or is not known.
+        leave_out: names of files that fit the pattern and are no images of this layer; ``*`` stands for any text.
+        grey: what becomes of pictures with one band where the sensor has three: ``refuse`` them, or ``repeat`` the band, through a virtual
+            raster beside the catalog. Sets of photographs and of collected imagery hold a few such pictures, and their users turn them
+            into colour.
     """
 
     name: str = "image"
     pattern: Patterns
     sensor: str | Sensor | None = None
     gsd_m: float | None = pydantic.Field(default=None, gt=0)
+    leave_out: Annotated[tuple[str, ...], pydantic.BeforeValidator(one_or_more)] = ()
+    grey: Literal["refuse", "repeat"] = "refuse"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,79 +73,6 @@ class Layer(Config):
     def find_sensor(self) -> Sensor | None:
         """Return the sensor, or None where the card leaves it open."""
         return get_sensor(self.sensor) if isinstance(self.sensor, str) else self.sensor
-
-
-class Labels(Config):
-    """Masks, and what is written in them.
-
-    Attributes:
-        kind: ``mask`` rasters on the grid of the image.
-        pattern: path of the masks; placeholders are those of the layers.
-        trust: how far they can be trusted, as in a catalog's ``label_kind``.
-        classes: colour (``#RRGGBB``) by class name, in the order of ids.
-        scheme_file: class scheme in the data set's own folder, instead of ``classes``.
-        values: class name, or ``ignore``, by stored value; without ``values`` and ``colours`` the masks hold class ids (255: no label).
-        colours: class name, or ``ignore``, by stored colour; the word ``classes`` says that masks show the colours of the scheme.
-        unlisted: what becomes of other values and colours: ``refuse`` the file, or ``ignore`` the pixels.
-        tolerance: how far red, green and blue may lie from a listed colour, 0 to 255.
-    """
-
-    kind: Literal["mask"] = "mask"
-    pattern: Patterns
-    trust: Literal["clean", "noisy", "pseudo"] = "clean"
-    classes: dict[str, str] = pydantic.Field(default_factory=dict, max_length=IGNORE_INDEX)
-    scheme_file: str | None = None
-    values: dict[int, str] = pydantic.Field(default_factory=dict)
-    colours: dict[str, str] | Literal["classes"] = pydantic.Field(default_factory=dict)
-    unlisted: Literal["refuse", "ignore"] = "refuse"
-    tolerance: int = pydantic.Field(default=0, ge=0, le=255)
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> Self:
-        if bool(self.classes) == (self.scheme_file is not None):
-            raise ValueError("give either classes or scheme_file")
-        if self.values and self.colours:
-            raise ValueError("give values or colours, not both")
-        if self.tolerance and not self.colours:
-            raise ValueError("tolerance is for colours")
-        if IGNORE in self.classes:
-            raise ValueError(f"{IGNORE!r} is no class: in values and colours it stands for pixels without a label")
-        if self.classes:
-            named = [*self.values.values(), *(self.colours.values() if isinstance(self.colours, dict) else ())]
-            for name in named:
-                if name not in {IGNORE, *self.classes}:
-                    raise ValueError(f"{name!r} is no class; {suggest(name, [IGNORE, *self.classes])}")
-            try:
-                self.codes(self.scheme("classes"))
-            except (ConfigError, pydantic.ValidationError) as error:
-                raise ValueError(" ".join(str(error).split())) from None
-        return self
-
-    def scheme(self, name: str) -> ClassScheme:
-        """Make the scheme of ``classes``, named after the data set."""
-        # LabelCodes knows how a colour is spelled.
-        spelled = [next(iter(LabelCodes(colours={colour: 0}).colours)) for colour in self.classes.values()]
-        colours = [tuple(bytes.fromhex(digits)) for digits in spelled]
-        tree = {"name": name, "classes": [{"name": key, "colour": colour} for key, colour in zip(self.classes, colours, strict=True)]}
-        return ClassScheme.parse(tree, source="classes")
-
-    def codes(self, scheme: ClassScheme) -> LabelCodes | None:
-        """Return what stored values mean; None where masks hold class ids as they are.
-
-        Raises:
-            ConfigError: a class that the scheme does not have.
-        """
-        how = {"unlisted": self.unlisted, "tolerance": self.tolerance}
-        if self.colours == "classes":
-            table = {f"{red:02X}{green:02X}{blue:02X}": index for index, (red, green, blue) in enumerate(scheme.colours)}
-            if len(table) < len(scheme):
-                raise ConfigError(f"scheme {scheme.name!r}: two classes have one colour, so masks of these colours cannot be read")
-            return LabelCodes.parse({"colours": table, **how}, source=f"scheme {scheme.name!r}")
-        if not self.values and not self.colours:
-            return None
-        given: dict[Any, str] = dict(self.values or self.colours)
-        ids = {key: IGNORE_INDEX if name == IGNORE else scheme.index(name) for key, name in given.items()}
-        return LabelCodes.parse({"values" if self.values else "colours": ids, **how}, source="mask encoding")
 
 
 class Archive(Config):

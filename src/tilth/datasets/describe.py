@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from tilth.datasets.config import Card, Labels, Layer
+from tilth.datasets.config import Card, Layer
 from tilth.datasets.download import how_to_get
+from tilth.datasets.encoding import Labels
 from tilth.datasets.patterns import fill
 
 _WIDTH = 100
@@ -29,7 +30,7 @@ def describe_card(card: Card) -> list[str]:
 def count_images(card: Card) -> int | None:
     """Number of images as published, where the card says it."""
     listed = sum(len(stems) for stems in card.splits.stems.values())
-    return listed or sum(card.splits.counts.values()) or card.images
+    return card.images or listed or sum(card.splits.counts.values()) or None
 
 
 def _row(card: Card) -> tuple[str, ...]:
@@ -64,6 +65,7 @@ def _lines(card: Card) -> Iterator[str]:
         "whole images"
         if windows.window_px is None
         else f"windows of {windows.window_px} px, step {windows.stride_px or windows.window_px} px"
+        + (f", within windows of {windows.within_px} px" if windows.within_px else "")
     )
     yield from _entry("tiles", cut)
     for labels in card.labels:
@@ -103,6 +105,10 @@ def _encoding(labels: Labels) -> str:
     if labels.colours == "classes":
         shown = f" ({', '.join(f'{colour} {name}' for name, colour in labels.classes.items())})" if labels.classes else ""
         return f"the colours of the classes{shown}{near}; {other}"
+    if labels.first_value is not None:
+        last = labels.first_value + len(labels.classes) - 1
+        less = "less, or 255, for no label" if labels.first_value else "255 for no label"
+        return f"values {labels.first_value} to {last} in the order of the classes, {less}; {other}"
     table = dict(labels.values or labels.colours)
     if not table:
         return "class ids, 255 for no label"
@@ -112,9 +118,11 @@ def _encoding(labels: Labels) -> str:
 def _splits(card: Card) -> str:
     rules = card.splits
     if rules.folders:
-        named = ", ".join(rules.folders.values())
+        named = ", ".join(f"{name} (if there)" if rules.may_lack(name) else name for name in dict.fromkeys(rules.folders.values()))
     elif rules.files:
-        named = f"by {rules.files}, one stem a line" + (", if there" if rules.optional else "")
+        lists = ", ".join(fill(rules.files, {"split": name}) for name in rules.listings)
+        named = f"by {lists or rules.files}, one stem a line" + (", if there" if rules.optional else "")
+        named += f"; others {rules.rest}" if rules.rest else ""
     else:
         named = ", ".join(f"{split} {len(stems)}" for split, stems in rules.stems.items()) or "none published"
     bare = f"; without masks: {', '.join(rules.unlabelled)}" if rules.unlabelled else ""

@@ -1,117 +1,117 @@
-"""The table of a prepared data set: headers checked against the sensor and the masks, one row a tile."""
+"""The headers of a data set: read many at once, and checked against the sensor and the masks."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from tilth.catalog.geometry import cut_windows, footprints
-from tilth.catalog.schema import COLUMNS
-from tilth.catalog.table import Catalog
-from tilth.classes import ClassScheme
-from tilth.datasets.division import Windows
 from tilth.datasets.layout import Place
-from tilth.errors import DataError, SensorMismatchError
+from tilth.errors import DataError, SensorMismatchError, UnreadableFileError
 from tilth.imagery.grid import grid_difference
-from tilth.imagery.read import RasterInfo, Window, read_info
+from tilth.imagery.read import RasterInfo, read_info
 from tilth.sensors import Sensor
 
 # Headers are small reads that wait for the disk, so more threads than cores pay.
 _THREADS = 8
+_PART = 20_000
+"""Headers that are under way at once: a set may have a million."""
 
 
-def read_headers(places: Sequence[Place], sensor: Sensor, progress: Callable[[int, int], None]) -> list[RasterInfo]:
-    """Read the headers of all images and compare them with the sensor, and with their masks.
+@dataclass(frozen=True)
+class Headers:
+    """What is kept of the headers of N images.
 
-    Raises:
-        DataError: a mask on another grid than its image.
-        UnreadableFileError: a damaged file.
-        SensorMismatchError: images with another number of bands or another type than the sensor.
+    Attributes:
+        sizes: int32 (N, 2), columns and rows in pixels.
+        placed: header by position, of images with a place on the Earth.
     """
-    infos = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done, info in enumerate(pool.map(_header, places), start=1):
-            infos.append(info)
-            progress(done, len(places))
-    expected = f"{len(sensor)} bands of {sensor.dtype}"
-    wrong = [info for info in infos if (info.count, info.dtype) != (len(sensor), sensor.dtype)]
-    if wrong:
-        kinds = Counter(f"{info.count} bands of {info.dtype}" for info in wrong)
-        found = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
-        raise SensorMismatchError(
-            f"{wrong[0].uri}: {len(wrong)} of {len(infos)} images do not fit sensor {sensor.name!r}: expected {expected}, found {found}; "
-            "choose the layer or sensor that fits"
-        )
-    return infos
+
+    sizes: NDArray[np.int32]
+    placed: dict[int, RasterInfo]
 
 
-def _header(place: Place) -> RasterInfo:
-    info = read_info(place.image)
-    if place.mask is not None:
-        mask = read_info(place.mask)
-        difference = grid_difference(info, mask, "mask")
-        if difference is not None:
-            raise DataError(f"{place.image}: {difference}")
-    return info
-
-
-def make_catalog(
+def read_headers(
     places: Sequence[Place],
-    infos: Sequence[RasterInfo],
-    masks: Sequence[str | None],
     sensor: Sensor,
-    scheme: ClassScheme | None,
+    progress: Callable[[int, int], None],
     *,
-    trust: str,
-    windows: Windows,
-    prefix: str,
-    source: str | None,
-    licence: str | None,
-) -> Catalog:
-    """Make one row a tile.
+    colour: Path | None = None,
+    leave_out: Callable[[str], None] | None = None,
+) -> tuple[list[Place], Headers]:
+    """Read the headers of all images and compare them with the sensor, and with their masks.
 
     Args:
         places: the data set.
-        infos: header of each place's image.
-        masks: index raster of each place, or None.
         sensor: of all images.
-        scheme: of all masks; None where there are none.
-        trust: label kind of tiles with a mask.
-        windows: how images are cut; the last windows of a row and column are moved back inside.
-        prefix: first part of tile ids.
-        source: where the imagery comes from.
-        licence: of the imagery.
+        progress: told after each image.
+        colour: folder for virtual rasters that show grey pictures in as many bands as the sensor has; None refuses such pictures.
+        leave_out: told, in one line, of images that cannot be read, which are then left out; without it they are refused.
+
+    Returns:
+        The places that can be used, and the headers of their images.
+
+    Raises:
+        DataError: a mask on another grid than its image, or no image that can be read.
+        UnreadableFileError: a damaged file, without ``leave_out``.
+        SensorMismatchError: images with another number of bands or another type than the sensor.
     """
-    cut: list[Window] = []
-    owners: list[int] = []
-    names: list[str] = []
-    for owner, (place, info) in enumerate(zip(places, infos, strict=True)):
-        name = f"{prefix}/{place.name}"
-        if windows.window_px is None:
-            here = [Window(0, 0, info.width, info.height)]
-            names.append(name)
-        else:
-            here = cut_windows(info.width, info.height, windows.window_px, windows.stride_px or windows.window_px, "shift")
-            names += [f"{name}_r{window.row}_c{window.column}" for window in here]
-        cut += here
-        owners += [owner] * len(here)
-    corners, position = np.array(cut, dtype=np.int32), np.array(owners, dtype=np.int64)
-    by_place: dict[str, list[str | None]] = {
-        "image": [place.image for place in places],
-        "crs": [info.crs for info in infos],
-        "label": list(masks),
-        "label_kind": ["none" if mask is None else trust for mask in masks],
-        "scheme": [None if mask is None or scheme is None else scheme.name for mask in masks],
-        "split": [place.split for place in places],
-    }
-    rows = {name: pa.array(values, COLUMNS[name]).take(pa.array(position)) for name, values in by_place.items()}
-    constant = {"sensor": sensor.name, "source": source, "licence": licence}
-    rows |= {name: pa.repeat(pa.scalar(value, COLUMNS[name]), len(cut)) for name, value in constant.items()}
-    rows["tile_id"] = pa.array(names)
-    rows["window"] = pa.FixedSizeListArray.from_arrays(pa.array(corners.reshape(-1)), 4)
-    rows["geometry"] = pa.array(footprints(infos, corners, position), COLUMNS["geometry"])
-    return Catalog(pa.table(rows), {sensor.name: sensor}, {} if scheme is None else {scheme.name: scheme})
+    usable: list[Place] = []
+    sizes: list[tuple[int, int]] = []
+    placed: dict[int, RasterInfo] = {}
+    wrong: list[tuple[str, str]] = []
+    damaged: list[UnreadableFileError] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(places), _PART):
+            found = pool.map(partial(_header, sensor=sensor, colour=colour), places[start : start + _PART])
+            for done, item in enumerate(found, start=start + 1):
+                if isinstance(item, UnreadableFileError):
+                    if leave_out is None:
+                        raise type(item)(f"{item}; mend or remove it, or use --partial to leave such images out")
+                    damaged.append(item)
+                else:
+                    place, info = item
+                    if (info.count, info.dtype) != (len(sensor), sensor.dtype):
+                        wrong.append((info.uri, f"{info.count} bands of {info.dtype}"))
+                    if info.crs is not None:
+                        placed[len(usable)] = info
+                    usable.append(place)
+                    sizes.append((info.width, info.height))
+                progress(done, len(places))
+    if wrong:
+        found_kinds = ", ".join(f"{kind} ({count})" for kind, count in Counter(kind for _, kind in wrong).items())
+        raise SensorMismatchError(
+            f"{wrong[0][0]}: {len(wrong)} of {len(places)} images do not fit sensor {sensor.name!r}: expected {len(sensor)} bands of "
+            f"{sensor.dtype}, found {found_kinds}; choose the layer or sensor that fits"
+        )
+    if damaged and leave_out is not None:
+        if not usable:
+            raise DataError(f"{damaged[0]}; none of {len(places)} images can be read")
+        leave_out(f"{damaged[0]}; {len(damaged)} of {len(places)} images cannot be read, left out")
+    return usable, Headers(np.array(sizes, dtype=np.int32).reshape(-1, 2), placed)
+
+
+def _header(place: Place, sensor: Sensor, colour: Path | None) -> tuple[Place, RasterInfo] | UnreadableFileError:
+    try:
+        info = read_info(place.image)
+        mask = None if place.mask is None else read_info(place.mask)
+    except UnreadableFileError as error:
+        return error
+    difference = None if mask is None else grid_difference(info, mask, "mask")
+    if difference is not None:
+        raise DataError(f"{place.image}: {difference}")
+    if colour is not None and info.count == 1 and len(sensor) > 1 and info.dtype == sensor.dtype:
+        from tilth.imagery.virtual import write_stack
+
+        target = colour / f"{place.name}.vrt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_stack(target, [place.image] * len(sensor))
+        place = replace(place, image=str(target))
+        info = replace(info, uri=place.image, count=len(sensor))
+    return place, info

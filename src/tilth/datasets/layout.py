@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from pathlib import Path
 
 from tilth.catalog.config import DEFAULT_SUFFIXES
@@ -19,7 +21,8 @@ Warn = Callable[[str], None]
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
-@dataclass(frozen=True)
+# Slots, because a set may have a million of them.
+@dataclass(frozen=True, slots=True)
 class Place:
     """One place of a data set.
 
@@ -41,7 +44,7 @@ class Place:
         return "/".join(self.values.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Match:
     """A file that fits a pattern.
 
@@ -95,11 +98,13 @@ def survey(card: Card, layer: Layer, folders: Sequence[Path], *, partial: bool, 
     claimed = {match.path for match in images.values()} | set(_other_layers(card, layer, folders, files))
     masks = _masks(card, folders, files, claimed, images.values())
     places = []
+    used, fields = set(), _mask_fields(card)
     for match, split in zip(images.values(), splits, strict=True):
-        mask = masks.get(tuple(match.values[name] for name in _mask_fields(card)))
-        places.append(Place(match.values, match.path, mask, split))
+        mask = masks.get(tuple(match.values[name] for name in fields))
+        used.add(mask)
+        places.append(Place(match.values, match.path, None if split in card.splits.unlabelled else mask, split))
     _check_masks(card, places, partial, warn)
-    _tell_lost_masks(places, masks.values(), warn)
+    _tell_lost_masks(used, masks.values(), warn)
     return Survey(tuple(sorted(places, key=lambda place: place.image)), root)
 
 
@@ -125,12 +130,22 @@ def _files(folder: Path, without: Path | None) -> Iterator[str]:
 
 
 def _matches(
-    patterns: Sequence[str], folders: Sequence[Path], files: Sequence[Sequence[str]], suffixes: tuple[str, ...]
+    card: Card,
+    patterns: Sequence[str],
+    folders: Sequence[Path],
+    files: Sequence[Sequence[str]],
+    suffixes: tuple[str, ...],
+    leave_out: Sequence[str] = (),
 ) -> Iterator[Match]:
     """Find the files that fit a pattern; where it leaves the suffix open, only those of the given kinds."""
-    compiled = [(pattern, compile_pattern(pattern), suffixes if pattern.endswith("*") else ("",)) for pattern in patterns]
+    splits = tuple(card.splits.folders)
+    compiled = [(pattern, compile_pattern(pattern, splits), suffixes if pattern.endswith("*") else ("",)) for pattern in patterns]
+    # Names are compared without the folders above.
+    others = re.compile("|".join(map(translate, leave_out)), re.IGNORECASE) if leave_out else None
     for source, (folder, names) in enumerate(zip(folders, files, strict=True)):
         for name in names:
+            if others is not None and others.fullmatch(name.rpartition("/")[2]):
+                continue
             for pattern, expression, endings in compiled:
                 found = expression.fullmatch(name)
                 if found is not None and name.lower().endswith(endings):
@@ -143,10 +158,8 @@ def _images(card: Card, layer: Layer, folders: Sequence[Path], files: Sequence[S
     """Find the images, each once."""
     found: dict[tuple[str, ...], Match] = {}
     roots: dict[tuple[str, int], Match] = {}
-    for match in _matches(layer.pattern, folders, files, DEFAULT_SUFFIXES):
+    for match in _matches(card, layer.pattern, folders, files, DEFAULT_SUFFIXES, layer.leave_out):
         split = match.values.get("split", "")
-        if split and split not in card.splits.folders:
-            continue
         other = found.get(tuple(match.values.values()))
         if other is not None and other.source == match.source:
             raise DataError(f"{match.path}: the same image as {other.path}; keep one copy in the folder, or name the folder of one")
@@ -168,7 +181,7 @@ def _images(card: Card, layer: Layer, folders: Sequence[Path], files: Sequence[S
 def _other_layers(card: Card, layer: Layer, folders: Sequence[Path], files: Sequence[Sequence[str]]) -> Iterator[str]:
     for other in card.layers:
         if other is not layer:
-            yield from (match.path for match in _matches(other.pattern, folders, files, DEFAULT_SUFFIXES))
+            yield from (match.path for match in _matches(card, other.pattern, folders, files, DEFAULT_SUFFIXES, other.leave_out))
 
 
 def _mask_fields(card: Card) -> tuple[str, ...]:
@@ -184,7 +197,7 @@ def _masks(
     fields = _mask_fields(card)
     wanted = Counter(tuple(match.values[name] for name in fields) for match in images)
     by_root: dict[tuple[int, str, str], dict[tuple[str, ...], str]] = {}
-    for match in _matches(card.labels[0].pattern, folders, files, LABEL_SUFFIXES):
+    for match in _matches(card, card.labels[0].pattern, folders, files, LABEL_SUFFIXES):
         if match.path in claimed:
             continue
         key = tuple(match.values[name] for name in fields)
@@ -212,8 +225,7 @@ def _check_masks(card: Card, places: Sequence[Place], partial: bool, warn: Warn)
         warn(f"{line}; kept without a label")
 
 
-def _tell_lost_masks(places: Sequence[Place], masks: Iterable[str], warn: Warn) -> None:
-    used = {place.mask for place in places}
+def _tell_lost_masks(used: set[str | None], masks: Iterable[str], warn: Warn) -> None:
     lost = [mask for mask in masks if mask not in used]
     if lost:
         warn(f"{min(lost)}: {len(lost)} masks belong to no image; left out")

@@ -19,7 +19,7 @@ class PrepareConfig(Config):
         folder: where the data set lies, unpacked or as the archives it is published in; it is never written to, but by ``download``.
         layer: which of the card's layers to take; by default the first.
         sensor: built-in name, sum of names or YAML file, where the card leaves it open; or instead of the card's.
-        partial: accept that images of a published split, or masks, are missing.
+        partial: accept that images of a published split, or masks, are missing, and leave out images that cannot be read.
         window_px: side of the windows in pixels, 0 for whole images; by default as the card says.
         stride_px: step between windows, in pixels; by default as the card says, or ``window_px`` where that is given.
         prefix: first part of tile ids; by default the card's name, for cards without homepage the folder's.
@@ -47,7 +47,7 @@ class PrepareConfig(Config):
             ConfigError: a step without windows, or one that leaves pixels out.
         """
         if self.window_px is None:
-            asked = {"window_px": card.windows.window_px, "stride_px": self.stride_px or card.windows.stride_px}
+            asked = card.windows.model_dump() | {"stride_px": self.stride_px or card.windows.stride_px}
         else:
             asked = {"window_px": self.window_px or None, "stride_px": self.stride_px}
         return Windows.parse(asked, source="prepare")

@@ -5,6 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Annotated, Any
+
+import pydantic
+
+
+def one_or_more(value: Any) -> Any:
+    """Let a text stand for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Patterns = Annotated[tuple[str, ...], pydantic.BeforeValidator(one_or_more), pydantic.Field(min_length=1)]
 
 _PART = re.compile(r"\{([A-Za-z_]\w*)\}|(\*)")
 LOOSE_FOLDERS = 3
@@ -31,23 +42,32 @@ def placeholders(pattern: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str, splits: tuple[str, ...] = ()) -> re.Pattern[str]:
     """Return the regular expression of a pattern; a placeholder stands for any text without slash, the same text everywhere.
 
+    Capitals in the suffix do not count.
+
     The group ``root_`` holds the folders above, with a slash at the end, or nothing.
+
+    Args:
+        pattern: with placeholders.
+        splits: what ``{split}`` may stand for; by default anything.
     """
     placeholders(pattern)
     seen: set[str] = set()
+    known = "|".join(map(re.escape, splits)) or "[^/]+"
     text, position = "", 0
     for match in _PART.finditer(pattern):
         text += re.escape(pattern[position : match.start()])
         name = match[1]
-        text += "[^/]*" if name is None else f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+        text += "[^/]*" if name is None else f"(?P={name})" if name in seen else f"(?P<{name}>{known if name == 'split' else '[^/]+'})"
         if name is not None:
             seen.add(name)
         position = match.end()
+    # Cameras and other systems write .JPG as well as .jpg.
+    base, dot, suffix = pattern[position:].rpartition(".")
     # As few folders above as possible.
-    return re.compile(f"(?P<root_>(?:[^/]+/){{0,{LOOSE_FOLDERS}}}?){text}{re.escape(pattern[position:])}")
+    return re.compile(f"(?P<root_>(?:[^/]+/){{0,{LOOSE_FOLDERS}}}?){text}{re.escape(base + dot)}(?i:{re.escape(suffix)})")
 
 
 def fill(pattern: str, values: Mapping[str, str]) -> str:

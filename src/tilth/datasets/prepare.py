@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ from tilth.config import Config
 from tilth.datasets.archives import folder_name, unpack, verify_sum
 from tilth.datasets.config import Card, Layer
 from tilth.datasets.download import download, how_to_get
-from tilth.datasets.headers import make_catalog, read_headers
-from tilth.datasets.layout import Survey, survey
+from tilth.datasets.headers import read_headers
+from tilth.datasets.layout import Place, survey
 from tilth.datasets.masks import prepare_masks
 from tilth.datasets.options import PrepareConfig
+from tilth.datasets.rows import make_catalog
 from tilth.datasets.shelf import load_card
 from tilth.errors import ConfigError, DataError, MissingFileError, OutputExistsError, TilthError, UsageError
 from tilth.imagery.files import folder_lock, make_folder, remove_empty
@@ -40,6 +41,7 @@ NOTE_FILE = "dataset.json"
 """Says which card and folder a prepared folder was made from; what it does not stand in is not ours to write into."""
 MASK_FOLDER = "masks"
 EXTRACTED_FOLDER = "extracted"
+COLOUR_FOLDER = "colour"
 
 # What a process that was killed leaves; see imagery.files.atomic_path.
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)-\d+(-built)?\.[a-z0-9]+")
@@ -79,8 +81,9 @@ class Prepared:
 def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None = None, progress: Progress | None = None) -> Prepared:
     """Make a catalog of a data set that lies in its original layout, or in the archives it is published in.
 
-    ``out`` receives ``catalog.parquet``, ``masks/`` (index rasters of coded masks), ``extracted/`` (archives, where they were not unpacked)
-    and ``dataset.json``. Originals are never touched. A call that finds the data wrong leaves nothing behind; one that was killed goes on.
+    ``out`` receives ``catalog.parquet``, ``masks/`` (index rasters of coded masks), ``colour/`` (virtual rasters of grey pictures that the
+    card has shown in colour), ``extracted/`` (archives, where they were not unpacked) and ``dataset.json``. Originals are never touched. A
+    call that finds the data wrong leaves nothing behind; one that was killed goes on.
 
     Args:
         config: which data set, where it lies, and how it is cut.
@@ -134,11 +137,17 @@ def _prepare(
     if card.images is not None and len(found.places) != card.images:
         warn(f"{folder}: {len(found.places):,} images here, {card.images:,} as published")
     scheme = _scheme(card, found.root) if any(item.mask for item in found.places) else None
-    infos = read_headers(found.places, sensor, lambda done, total: progress("reading headers", done, total))
-    masks, decoded = _masks(card, scheme, found, place, progress)
-    catalog = make_catalog(
+    places, headers = read_headers(
         found.places,
-        infos,
+        sensor,
+        lambda done, total: progress("reading headers", done, total),
+        colour=place / COLOUR_FOLDER if layer.grey == "repeat" else None,
+        leave_out=warn if config.partial else None,
+    )
+    masks, decoded = _masks(card, scheme, places, place, progress)
+    catalog = make_catalog(
+        places,
+        headers,
         masks,
         sensor,
         scheme,
@@ -148,7 +157,7 @@ def _prepare(
         source=config.source or (card.title if card.homepage else None),
         licence=config.licence or (card.licence.name if card.homepage else None),
     )
-    return Prepared(card, catalog, catalog.save(place / CATALOG_FILE), len(found.places), decoded)
+    return Prepared(card, catalog, catalog.save(place / CATALOG_FILE), len(places), decoded)
 
 
 def _sensor(card: Card, layer: Layer, config: PrepareConfig) -> Sensor:
@@ -189,8 +198,8 @@ def _relative(folder: Path, place: Path) -> str:
 
 def _sweep(place: Path) -> None:
     """Remove what a process that was killed left half written."""
-    for kept in (MASK_FOLDER, "."):
-        for file in (place / kept).rglob("*") if kept == MASK_FOLDER else place.iterdir():
+    for kept in (MASK_FOLDER, COLOUR_FOLDER, "."):
+        for file in place.iterdir() if kept == "." else (place / kept).rglob("*"):
             written = _UNFINISHED.fullmatch(file.name)
             # Where the file system has no locks, another process may be at work.
             if written and file.is_file() and not _is_alive(int(written["process"])):
@@ -241,12 +250,14 @@ def _scheme(card: Card, root: Path) -> ClassScheme:
     return ClassScheme.load(file)
 
 
-def _masks(card: Card, scheme: ClassScheme | None, found: Survey, place: Path, progress: Progress) -> tuple[list[str | None], int]:
+def _masks(
+    card: Card, scheme: ClassScheme | None, places: Sequence[Place], place: Path, progress: Progress
+) -> tuple[list[str | None], int]:
     """Return the index raster of each place, and how many of them were decoded."""
     if scheme is None:
-        return [None] * len(found.places), 0
+        return [None] * len(places), 0
     codes = card.labels[0].codes(scheme)
-    masks = [None if item.mask is None else (item.mask, item.name) for item in found.places]
+    masks = [None if item.mask is None else (item.mask, item.name) for item in places]
     what = "checking masks" if codes is None else "decoding masks"
     labels = prepare_masks(masks, codes, len(scheme), place / MASK_FOLDER, lambda done, total: progress(what, done, total))
     return labels, 0 if codes is None else sum(label is not None for label in labels)
@@ -254,7 +265,7 @@ def _masks(card: Card, scheme: ClassScheme | None, found: Survey, place: Path, p
 
 def _remove(place: Path) -> None:
     """Take back what a call wrote that found the data wrong."""
-    for name in (MASK_FOLDER, EXTRACTED_FOLDER):
+    for name in (MASK_FOLDER, COLOUR_FOLDER, EXTRACTED_FOLDER):
         shutil.rmtree(place / name, ignore_errors=True)
     for file in (place / CATALOG_FILE, place / NOTE_FILE):
         with suppress(OSError):

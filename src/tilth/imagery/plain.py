@@ -25,7 +25,12 @@ from tilth.imagery.raster import Pixels, RasterInfo, Window, finite, window_insi
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_16 = frozenset({b"\x10\x02", b"\x10\x04", b"\x10\x06"})
+# Pillow warns from MAX_IMAGE_PIXELS on and refuses twice as many.
+_MOST_PIXELS = 2 * 89_478_485
+# An evenly coloured JPEG of that many pixels is about as large; so smaller ones need no second look.
+_SMALL_JPEG = 2**20
 # What Pillow's decoders raise on damaged files, besides OSError.
 _DAMAGE = (
     OSError,
@@ -43,13 +48,35 @@ _DAMAGE = (
 _last = threading.local()
 
 
-def is_deep_colour_png(path: Path) -> bool:
-    """Say whether a PNG holds 16-bit colour (or 16-bit grey with alpha), which Pillow would silently cut down to 8 bits."""
-    if path.suffix.lower() != ".png":
-        return False
-    with path.open("rb") as file:
-        head = file.read(26)
-    return head[24:26] in _PNG_COLOUR_16
+def is_beyond_pillow(path: Path) -> bool:
+    """Say whether an image is left to GDAL.
+
+    Such are PNGs of 16-bit colour (or 16-bit grey with alpha), which Pillow would silently cut down to 8 bits, and PNGs and JPEGs of more
+    pixels than Pillow takes for an honest picture, as large scenes have.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        with path.open("rb") as file:
+            head = file.read(26)
+        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        return head[:8] == _PNG_START and (head[24:26] in _PNG_COLOUR_16 or width * height > _MOST_PIXELS)
+    if suffix in {".jpg", ".jpeg"} and path.stat().st_size > _SMALL_JPEG:
+        with path.open("rb") as file:
+            return _jpeg_pixels(file) > _MOST_PIXELS
+    return False
+
+
+def _jpeg_pixels(file: BinaryIO) -> int:
+    """Look for the size of a JPEG in its markers; 0 where none is found."""
+    if file.read(2) != b"\xff\xd8":
+        return 0
+    while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:
+        # A start of frame; three of the numbers in between mean something else.
+        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in {0xC4, 0xC8, 0xCC}:
+            frame = file.read(5)
+            return int.from_bytes(frame[1:3], "big") * int.from_bytes(frame[3:5], "big")
+        file.seek(int.from_bytes(marker[2:4], "big") - 2, io.SEEK_CUR)
+    return 0
 
 
 def image_info(uri: str) -> RasterInfo:
