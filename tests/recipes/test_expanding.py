@@ -6,7 +6,7 @@ import pytest
 
 from tilth.errors import ConfigError
 from tilth.recipes.config import RecipeConfig, StageConfig, expand
-from tilth.recipes.run import load_recipe, recipe_names
+from tilth.recipes.run import load_recipe
 
 OUT = Path("there")
 
@@ -52,7 +52,11 @@ def test_stage_is_repeated_for_every_combination_in_order():
 WRONG = [
     ({"name": "a", "verb": "v", "options": {"x": "${nn}"}}, {"n": 1, "nm": 2}, "stage 'a': no value 'nn' for '${nn}'; did you mean 'n"),
     ({"name": "a", "verb": "v", "options": {"x": "${n-1}"}}, {"n": 1}, "no value 'n-1'"),
-    ({"name": "a", "verb": "v"}, {"data": None, "place": None}, "needs a value for 'data', 'place'; give values.data=..."),
+    (
+        {"name": "a", "verb": "v", "options": {"x": "${all}"}},
+        {"data": None, "place": None, "unused": None, "all": ["${data}/${place}"]},
+        "needs a value for 'data', 'place'; give values.data=...",
+    ),
     ({"name": "a", "verb": "v", "each": {"n": [1, 2]}}, {}, "two stages are called 'a'; put a value of 'each' into the name"),
     ({"name": "a-${n}", "verb": "v", "each": {"n": []}}, {}, "each.n must be a list with at least one value"),
     (
@@ -62,7 +66,7 @@ WRONG = [
     ),
     ({"name": "a-${n}", "verb": "v", "each": {"n": ["x/y"]}}, {}, "stage name 'a-x/y'"),
     ({"name": "a", "verb": "v", "options": {"x": "s-${n}"}}, {"n": [1]}, "go through it with 'each'"),
-    ({"name": "a", "verb": "v"}, {"a": "${b}", "b": "x${a}"}, "refers to itself"),
+    ({"name": "a", "verb": "v", "options": {"x": "${a}"}}, {"a": "${b}", "b": "x${a}"}, "refers to itself"),
 ]
 
 
@@ -90,18 +94,51 @@ def test_command_is_no_value_of_a_recipe():
         RecipeConfig.parse({"name": "r", "description": "d", "values": {"command": "x"}, "stages": [{"name": "a", "verb": "v"}]})
 
 
-@pytest.mark.parametrize("name", ["loop.devices=2", "loop.nodes=3"])
-def test_training_on_several_devices_is_refused_before_anything_is_done(name):
-    from tilth.recipes.plan import prepare
-
-    key, _, number = name.removeprefix("loop.").partition("=")
-    options = {"task": "segment", "labelled": ["c.parquet"], "out": "${out}/run", "loop": {key: int(number), "batch_size": 6}}
-    stages = expand(recipe({"name": "train", "verb": "finetune", "options": options}), OUT, {})
-    with pytest.raises(ConfigError, match=rf"stage 'train': a recipe trains on one device, and .*{name}.*by itself with tilth finetune"):
-        prepare(stages, OUT)
+CHOICES = {
+    "size": {"small": {"width": 8, "speed": "${rate}"}, "large": {"width": 64, "speed": "slow", "weights": None}},
+    "speed": {"slow": {"rate": 1, "width": 5}, "fast": {"rate": 2}},
+}
+VALUES = {"size": "large", "speed": "fast", "width": None, "rate": 3, "weights": "w"}
+SHOWN = {"options": {"width": "${width}", "rate": "${rate}", "weights": "${weights}"}}
 
 
-@pytest.mark.parametrize("name", recipe_names())
+def chosen(given: dict, values: dict = VALUES, choices: dict = CHOICES) -> dict:
+    found = RecipeConfig.parse(
+        {"name": "r", "description": "d", "values": values, "choices": choices, "stages": [{"name": "a", "verb": "v"} | SHOWN]}
+    )
+    return expand(found, OUT, given)[0].options
+
+
+def test_choice_sets_values_and_later_choices_fill_what_is_open():
+    # size=large says speed=slow, whose table says the rate; the width is said already.
+    assert chosen({}) == {"width": 64, "rate": 1, "weights": None}
+
+
+def test_what_is_given_goes_before_choices_and_these_before_defaults():
+    assert chosen({"speed": "fast", "width": 7}) == {"width": 7, "rate": 2, "weights": None}
+    assert chosen({"weights": "mine"})["weights"] == "mine"
+
+
+def test_null_given_from_outside_is_nothing_and_not_missing():
+    assert chosen({"width": None})["width"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "choices", "message"),
+    [
+        ({"size": "lrge"}, VALUES, CHOICES, "values.size=lrge: recipe 'r' does not know it; did you mean 'large'"),
+        ({}, VALUES, {"size": {"large": {"widht": 3}}}, "choices.size: 'widht' is no value of the recipe; did you mean 'width'"),
+        ({}, VALUES, {"kind": {}}, "choices.kind: 'kind' is no value of the recipe"),
+        ({"rate": None}, VALUES | {"width": "w-${rate}"}, {}, "'rate' in 'w-${rate}' is null, nothing; give values.rate=..."),
+    ],
+)
+def test_slip_in_a_choice_is_named(given, values, choices, message):
+    with pytest.raises(ConfigError) as caught:
+        chosen(given, values, choices)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["demo", "dubai", "dubai-methods", "dubai-small"])
 def test_shipped_recipe_expands_into_stages_whose_options_validate(name):
     from tilth.recipes.plan import prepare
 

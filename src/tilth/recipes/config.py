@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,10 @@ class StageConfig(Config):
     each: dict[str, tuple[Any, ...] | str] = pydantic.Field(default_factory=dict)
 
 
+Choices = dict[str, dict[str, dict[str, Any]]]
+"""By the name of a value: for each word that it may be, other values that go with it."""
+
+
 class RecipeConfig(Config):
     """A YAML recipe.
 
@@ -42,13 +46,16 @@ class RecipeConfig(Config):
         name: what to call it.
         description: what it does, in a sentence or two.
         values: names that options and other values may refer to as ``${name}``; set from outside with ``values.name=...``; null for one
-            that has to be given. ``out`` and ``command`` are always there.
+            that has to be given, or chosen, before a stage uses it. ``out`` and ``command`` are always there.
+        choices: tables of presets: what one value says sets others, unless they are given from outside. A choice may set the value of
+            a later one, whose table then fills in what is still open.
         stages: in the order of their work.
     """
 
     name: str
     description: str
     values: dict[str, Any] = pydantic.Field(default_factory=dict)
+    choices: Choices = pydantic.Field(default_factory=dict)
     stages: tuple[StageConfig, ...] = pydantic.Field(min_length=1)
 
     @pydantic.model_validator(mode="after")
@@ -56,6 +63,11 @@ class RecipeConfig(Config):
         for name, meaning in _ALWAYS_THERE.items():
             if name in self.values or any(name in stage.each for stage in self.stages):
                 raise ValueError(f"{name!r} cannot be a value of a recipe; it is {meaning}")
+        for chosen, table in self.choices.items():
+            names = {chosen, *(name for row in table.values() for name in row)}
+            strange = sorted(names - self.values.keys())
+            if strange:
+                raise ValueError(f"choices.{chosen}: {strange[0]!r} is no value of the recipe; {suggest(strange[0], self.values)}")
         return self
 
 
@@ -78,11 +90,13 @@ def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any], command: 
     unknown = [name for name in values if name not in recipe.values]
     if unknown:
         raise ConfigError(f"recipe {recipe.name!r} has no value {unknown[0]!r}; {suggest(unknown[0], recipe.values)}")
-    given = {**recipe.values, **values, "out": str(out), "command": command}
-    empty = [name for name, value in given.items() if value is None]
+    set_anew = _choose(recipe, values)
+    given = {**recipe.values, **set_anew, "out": str(out), "command": command}
+    wanted = _used(recipe.stages, given)
+    empty = [name for name in recipe.values if given[name] is None and name not in set_anew and name in wanted]
     if empty:
         raise ConfigError(f"recipe {recipe.name!r} needs a value for {', '.join(map(repr, empty))}; give values.{empty[0]}=...")
-    known = _resolve(given)
+    known = _resolve(given, wanted)
     stages = [done for stage in recipe.stages for done in _repeat(stage, known)]
     names = [stage.name for stage in stages]
     twice = [name for name in names if names.count(name) > 1]
@@ -94,16 +108,49 @@ def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any], command: 
     return stages
 
 
-def _resolve(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in values that refer to other values."""
+def _choose(recipe: RecipeConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values given from outside, and those that the choices add to them."""
+    found = dict(values)
+    for name, table in recipe.choices.items():
+        word = found.get(name, recipe.values[name])
+        if word not in table:
+            raise ConfigError(f"values.{name}={word}: recipe {recipe.name!r} does not know it; {suggest(str(word), table)}")
+        found = {**table[word], **found}
+    return found
+
+
+def _used(stages: Iterable[StageConfig], given: Mapping[str, Any]) -> set[str]:
+    """Names that the stages refer to, and those that these refer to in turn."""
+    found: set[str] = set()
+    fresh = {name for stage in stages for name in _names_in(stage.model_dump())}
+    while fresh:
+        found |= fresh
+        fresh = {name for known in fresh for name in _names_in(given.get(known))} - found
+    return found
+
+
+def _names_in(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _names_in(key)
+            yield from _names_in(value)
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from _names_in(item)
+    elif isinstance(node, str):
+        yield from _PLACEHOLDER.findall(node)
+
+
+def _resolve(given: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    """Fill in those of the wanted values that refer to other values."""
     known = dict(given)
     # A chain is at most as long as there are values; what still changes then goes in a circle.
     for _ in range(len(known) + 1):
-        filled = {name: _fill(value, known, f"values.{name}") for name, value in known.items()}
+        filled = {name: _fill(value, known, f"values.{name}") if name in wanted else value for name, value in known.items()}
         if filled == known:
             return known
         known = filled
-    circle = next(name for name, value in known.items() if value != _fill(value, known, f"values.{name}"))
+    circle = next(name for name in wanted if known[name] != _fill(known[name], known, f"values.{name}"))
     raise ConfigError(f"values.{circle} refers to itself; break the circle of ${{...}}")
 
 
@@ -134,6 +181,8 @@ def _fill(node: Any, known: Mapping[str, Any], place: str) -> Any:
     for name in _PLACEHOLDER.findall(node):
         if name not in known:
             raise ConfigError(f"{place}: no value {name!r} for {node!r}; {suggest(name, known)}")
+        if not whole and known[name] is None:
+            raise ConfigError(f"{place}: {name!r} in {node!r} is null, nothing; give values.{name}=...")
         if not whole and isinstance(known[name], list | tuple | Mapping):
             raise ConfigError(f"{place}: {name!r} in {node!r} is {known[name]!r}, not one value; go through it with 'each'")
     if whole:

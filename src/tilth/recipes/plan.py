@@ -72,7 +72,7 @@ def prepare(stages: Sequence[StageConfig], out: Path) -> list[Task]:
     """Find the verb of every stage and validate all options, so that a slip in the last stage shows before the first one begins.
 
     Raises:
-        ConfigError: no such verb, options that do not validate, a stage that writes over its own input, or a training on several devices.
+        ConfigError: no such verb, options that do not validate, or a stage that writes over its own input.
     """
     verbs = [_find_verb(stage) for stage in stages]
     parsed = [verb.options.parse(stage.options, source=f"stage {stage.name!r}") for verb, stage in zip(verbs, stages, strict=True)]
@@ -82,7 +82,6 @@ def prepare(stages: Sequence[StageConfig], out: Path) -> list[Task]:
         unseen = [path for paths in written[number:] for path in paths]
         task = Task(stage, verb, options, out, (*unseen, out / "stages"))
         _refuse_in_place(task, written[number])
-        _refuse_several_devices(task)
         tasks.append(task)
     return tasks
 
@@ -186,15 +185,46 @@ def _refuse_in_place(task: Task, written: Sequence[Path]) -> None:
             raise ConfigError(f"stage {task.stage.name!r} writes over its own input {path}; give another out")
 
 
-def _refuse_several_devices(task: Task) -> None:
-    """Every process of such a training is started with the whole command line, so each of them would do the whole recipe."""
-    loop = getattr(task.options, "loop", None)
-    if isinstance(loop, LoopConfig) and loop.devices * loop.nodes > 1:
-        raise ConfigError(
-            f"stage {task.stage.name!r}: a recipe trains on one device, and loop.devices={loop.devices} times loop.nodes={loop.nodes} is "
-            f"{loop.devices * loop.nodes}; take them out, and do this training by itself with tilth {task.verb.name}: the recipe takes "
-            "over a run with the same settings in the same folder"
-        )
+def refuse_several_devices(tasks: Sequence[Task], standings: Sequence[Standing]) -> None:
+    """Stop before anything is done if a training is to have several processes: each would be started with the whole command line.
+
+    Raises:
+        ConfigError: naming the stage that has to be done by itself.
+    """
+    for task, standing in zip(tasks, standings, strict=True):
+        loop = getattr(task.options, "loop", None)
+        if not standing.finished and isinstance(loop, LoopConfig) and loop.devices * loop.nodes > 1:
+            raise ConfigError(
+                f"stage {task.stage.name!r}: loop.devices={loop.devices} times loop.nodes={loop.nodes} is {loop.devices * loop.nodes}, "
+                "and a whole recipe is done by one process; do the stages before it with --until, this one with "
+                f"--only {task.stage.name}, then the whole recipe again, which goes on behind it"
+            )
+
+
+def chosen(tasks: Sequence[Task], standings: Sequence[Standing], only: str | None, until: str | None) -> range:
+    """Tell which stages are asked for: all, one, or those before one.
+
+    Raises:
+        ConfigError: no such stage, or one that reads what an unfinished one makes.
+    """
+    names = [task.stage.name for task in tasks]
+    for option, name in (("only", only), ("until", until)):
+        if name is not None and name not in names:
+            raise ConfigError(f"{option}={name}: no stage is called so; {suggest(name, names)}")
+    if only is None:
+        return range(len(tasks) if until is None else names.index(until))
+    place = names.index(only)
+    texts = _input_texts(tasks[place])
+    for task, standing in zip(tasks[:place], standings, strict=False):
+        if not standing.finished and _feeds(_written(task.options), texts):
+            raise ConfigError(f"only={only}: it reads what stage {task.stage.name!r} makes, which is not finished; do that first")
+    return range(place, place + 1)
+
+
+def _input_texts(task: Task) -> list[str]:
+    from tilth.recipes.stamps import input_texts
+
+    return list(input_texts(task.values))
 
 
 def _feeds(written: Sequence[Path], texts: Sequence[str]) -> bool:

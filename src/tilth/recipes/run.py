@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 import yaml
@@ -17,7 +18,9 @@ from tilth.config import Config
 from tilth.errors import ConfigError, InterruptedRunError, TilthError, suggest
 from tilth.recipes import plan
 from tilth.recipes.config import RecipeConfig, expand
+from tilth.recipes.estimates import with_estimates
 from tilth.verbs.console import Console
+from tilth.verbs.options import SpeedConfig
 from tilth.verbs.registry import Result, verb
 
 
@@ -40,7 +43,21 @@ class RunOptions(Config):
     )
     out: Path = pydantic.Field(description="folder for everything the recipe makes")
     values: dict[str, Any] = pydantic.Field(default_factory=dict, description="values of the recipe, such as values.data=FOLDER")
+    only: str | None = pydantic.Field(
+        None, description="do this stage alone, as in processes that torchrun or srun starts, so that it may train on several devices"
+    )
+    until: str | None = pydantic.Field(None, description="do the stages before this one")
     dry_run: bool = pydantic.Field(False, description="only list the stages: which are finished, which are to be done and why")
+    estimate: bool = pydantic.Field(False, description="with dry_run: what each training would take: steps, tiles, memory, time")
+    speed: SpeedConfig = pydantic.Field(default_factory=SpeedConfig, description="speed that estimate reckons with")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.only is not None and self.until is not None:
+            raise ValueError("only and until exclude each other; give one")
+        if self.estimate and not self.dry_run:
+            raise ValueError("estimate goes with dry_run; give both")
+        return self
 
 
 class DemoOptions(Config):
@@ -67,9 +84,18 @@ def _run(options: RunOptions, console: Console, words: Sequence[str]) -> Result:
     out = options.out if options.out.name else options.out.resolve()
     tasks = plan.prepare(expand(recipe, out, options.values, _command(words, options)), out)
     standings = plan.survey(tasks)
+    asked = plan.chosen(tasks, standings, options.only, options.until)
+    tasks, standings = tasks[asked.start : asked.stop], standings[asked.start : asked.stop]
     if options.dry_run:
-        return Result(summary=plan.listed(tasks, standings), values={"to_do": _names(tasks, standings, finished=False)})
+        lines, estimates = list(plan.listed(tasks, standings)), dict[str, Any]()
+        if options.estimate:
+            lines, estimates = with_estimates(lines, tasks, standings, options.speed)
+        return Result(summary=tuple(lines), values={"to_do": _names(tasks, standings, finished=False), "estimates": estimates})
     plan.refuse_blocked(standings)
+    if options.only is None:
+        plan.refuse_several_devices(tasks, standings)
+    elif not first_process():
+        return _join(tasks[0], standings[0])
     outputs: dict[str, Path] = {}
     began = time.perf_counter()
     for number, (task, standing) in enumerate(zip(tasks, standings, strict=True), start=1):
@@ -79,6 +105,13 @@ def _run(options: RunOptions, console: Console, words: Sequence[str]) -> Result:
     done, skipped = (_names(tasks, standings, finished=finished) for finished in (False, True))
     took = f"{len(done)} done, {len(skipped)} finished before, in {time.perf_counter() - began:.0f} s"
     return Result(summary=(f"{recipe.name}: {len(tasks)} stages, {took}",), outputs=shown, values={"done": done, "skipped": skipped})
+
+
+def _join(task: plan.Task, standing: plan.Standing) -> Result:
+    """Take part in a training as a process that is not the first: that one speaks and keeps the stamp."""
+    if not standing.finished:
+        task.verb.run(plan.resumed(task), Console())
+    return Result()
 
 
 @verb("demo", DemoOptions)
@@ -105,6 +138,12 @@ def _reads_otherwise(text: str) -> bool:
         return bool(yaml.safe_load(text) != text)
     except yaml.YAMLError:
         return True
+
+
+def first_process() -> bool:
+    """Whether this process is the first of those that torchrun, srun or a training itself started, or the only one."""
+    # SLURM sets SLURM_PROCID in a batch script, too, where nothing has been started yet; it is 0 there.
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
 
 
 def load_recipe(name: str) -> RecipeConfig:

@@ -20,17 +20,20 @@ from tilth.imagery.files import SIDECAR
 from tilth.imagery.write import write_json
 from tilth.training.config import RESUMABLE_CHANGES
 
-OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts"})
+OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts", "scheme_out"})
 """Options that name what a verb writes."""
 
 INPUT_OPTIONS = frozenset(
     {
         *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
         *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
-        *("groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "assessments"),
+        *("catalogs", "groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "assessments"),
     }
 )
 """Options that may name what a verb reads: paths, patterns, or words such as ``rgb`` for what needs no file."""
+
+# What a training would take is asked of it, and changes nothing.
+_ONLY_ASKED = frozenset({"dry_run", "speed"})
 
 # In a run folder: what only resuming and watching need. Whoever clears them away has not changed the run.
 _UNREAD_OF_A_RUN = frozenset({"checkpoints", "tensorboard"})
@@ -52,7 +55,7 @@ def describe_stage(verb: str, options: Mapping[str, Any], out: Path, unseen: Ite
     Returns:
         A JSON-ready mapping; equal mappings mean equal work.
     """
-    counted = dict(options)
+    counted = {name: value for name, value in options.items() if name not in _ONLY_ASKED}
     if "resume" in options:
         counted["loop"] = {name: value for name, value in options["loop"].items() if name not in RESUMABLE_CHANGES}
     hidden = {path.resolve() for path in unseen}

@@ -23,7 +23,8 @@ def build_fabric(config: LoopConfig) -> Fabric:
     """Start the processes of a run; under torchrun or SLURM, join those that were started there.
 
     Raises:
-        RunError: more devices than there are, an accelerator that is not there, or torchrun or srun started another number of processes.
+        RunError: more devices than there are, an accelerator that is not there, torchrun or srun started another number of processes, or
+            srun was forgotten in a batch script.
     """
     wanted = config.devices * config.nodes
     started = _started_processes()
@@ -55,7 +56,14 @@ def _started_processes() -> int | None:
         return int(os.environ["WORLD_SIZE"])
     # SLURM_NTASKS alone is also set in the shell of an allocation, where nothing has been started yet.
     if "SLURM_PROCID" in os.environ and SLURMEnvironment.detect():
-        return int(os.environ["SLURM_NTASKS"])
+        tasks = int(os.environ["SLURM_NTASKS"])
+        # A batch script is given the numbers of its job, too, but runs once: its process would wait for the others for ever.
+        if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
+            raise RunError(
+                f"this SLURM job has {tasks} tasks, and this process was not started by srun, so it is the only one; put srun before the "
+                "command (srun --ntasks 1 --ntasks-per-node 1 for one device)"
+            )
+        return tasks
     return None
 
 
