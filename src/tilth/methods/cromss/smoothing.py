@@ -1,0 +1,157 @@
+"""Labels that know their neighbourhood and the other seasons of their place (cromss.md sections 4.6 and 5).
+
+Whole batches are filtered at once where training runs; the loader does none of it. Shapes: B images, T seasons, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tilth.classes import IGNORE_INDEX
+from tilth.methods.cromss.confidence import labelled_pixels
+
+PriorKind = Literal["ts", "t", "s"]
+
+_TRUNCATE = 4.0
+"""Standard deviations after which the filter ends."""
+
+_SHORTEST = 32
+"""Outputs of a stretch that is filtered at once."""
+
+_TINY = 1e-30
+"""Added to every class: nothing beside any label, and an equal share for all where there is none."""
+
+
+@torch.no_grad()
+def label_prior(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKind, sigma: float = 3.0) -> Tensor:
+    """Compute how probable each class is at each pixel, from the labels around it and those of other seasons.
+
+    One-hot maps are averaged (``s``: of this season alone; ``t``: of all seasons; ``ts``: half and half), each class is filtered with a
+    Gaussian, and what results is divided by its sum. Filtering is linear, so that averaging before it changes nothing and one filter a
+    class is enough.
+
+    Args:
+        label: int64 (B, H, W), the season that is learnt; all that is no class is ignored.
+        seasons: int64 (B, T, H, W), all seasons of the place, this one among them; None for this one alone, when all kinds are the same.
+        classes: K.
+        kind: ``ts``, ``t`` or ``s``.
+        sigma: standard deviation of the filter in pixels; it ends after four of them, and mirrors the image at its border, edge repeated.
+
+    Returns:
+        float32 (B, K, H, W), sums to 1. Ignored pixels lend nothing to their neighbours; where no label is near, all classes are equal.
+    """
+    if label.device.type != "cpu" or len(label) < 2:
+        return _prior(label, seasons, classes, kind, sigma).contiguous()
+    # Image by image all of it stays in the processor's cache.
+    found = torch.empty(len(label), classes, *label.shape[1:])
+    for place in range(len(label)):
+        one = slice(place, place + 1)
+        found[one] = _prior(label[one], None if seasons is None else seasons[one], classes, kind, sigma)
+    return found
+
+
+@torch.no_grad()
+def soft_labels(label: Tensor, prior: Tensor | None, classes: int, prior_share: float = 0.0, uniform_share: float = 0.0) -> Tensor:
+    """Mix labels with the prior and with the uniform distribution: (1 - a - b) Z + a M + b / K.
+
+    Args:
+        label: int64 (B, H, W); all that is no class is ignored.
+        prior: float32 (B, K, H, W), M; needed if its share is not 0.
+        classes: K.
+        prior_share: a.
+        uniform_share: b.
+
+    Returns:
+        float32 (B, K, H, W), sums to 1 over classes, or is all 0 where the pixel is ignored.
+    """
+    known = labelled_pixels(label, classes).unsqueeze(1)
+    batch, height, width = label.shape
+    hard = torch.zeros(batch, classes, height, width, device=label.device)
+    hard.scatter_(1, torch.where(known, label.unsqueeze(1), 0), known.to(hard.dtype))
+    if prior_share == 0 and uniform_share == 0:
+        return hard
+    soft = (1 - prior_share - uniform_share) * hard + uniform_share / classes
+    if prior_share:
+        assert prior is not None, "a share of a prior needs one"
+        soft = soft + prior_share * prior
+    return torch.where(known, soft, 0.0)
+
+
+def _prior(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKind, sigma: float) -> Tensor:
+    smooth = _gaussian(_evidence(label, seasons, classes, kind), sigma).add_(_TINY)
+    return smooth.div_(smooth.sum(2, keepdim=True)).transpose(1, 2)
+
+
+def _evidence(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKind) -> Tensor:
+    """Mean of one-hot maps over the seasons that have a label, this season alone, or half of both: float32 (B, H, K, W).
+
+    Counted in bytes, since memory is what this costs.
+    """
+    own = _one_hot(_as_bytes(label, classes), classes)
+    if seasons is None or kind == "s":
+        return own.float()
+    maps = _as_bytes(seasons, classes)
+    known = maps.clone().ne_(IGNORE_INDEX).sum(1, dtype=torch.uint8).clamp(min=1).unsqueeze(2)
+    counts = _one_hot(maps[:, 0], classes)
+    for season in range(1, maps.shape[1]):
+        counts += _one_hot(maps[:, season], classes)
+    if kind == "ts":
+        # As often again as there are seasons: half of the whole.
+        counts += own * known
+    return counts * (1 / known)
+
+
+def _as_bytes(maps: Tensor, classes: int) -> Tensor:
+    maps = maps.to(torch.int32)
+    return torch.where(labelled_pixels(maps, classes), maps, IGNORE_INDEX).to(torch.uint8)
+
+
+def _one_hot(maps: Tensor, classes: int) -> Tensor:
+    """uint8 (B, H, W) -> uint8 (B, H, K, W); compared in place, which is ten times as fast as with a result of another type."""
+    ids = torch.arange(classes, dtype=torch.uint8, device=maps.device).unsqueeze(1)
+    return maps.unsqueeze(2).expand(-1, -1, classes, -1).clone(memory_format=torch.contiguous_format).eq_(ids)
+
+
+def _gaussian(planes: Tensor, sigma: float) -> Tensor:
+    """Filter (B, H, K, W) along height and width, in place.
+
+    Each stretch of outputs is a product of a small matrix with the inputs that it depends on: several times faster than a convolution with
+    a kernel so long. Classes lie between the axes, so that both products are of few large matrices.
+    """
+    if sigma == 0:
+        return planes
+    batch, height, classes, width = planes.shape
+    radius = int(_TRUNCATE * sigma + 0.5)
+    # In full precision: the planes are probabilities that must be right to 1e-5.
+    with torch.autocast(device_type=planes.device.type, enabled=False):
+        rows, columns = (_filter_matrix(size, sigma, radius, planes.device) for size in (height, width))
+        flat, across = planes.view(-1, width), torch.empty_like(planes).view(-1, width)
+        for target, source in _stretches(width, radius):
+            across[:, target] = flat[:, source] @ columns[target, source].T
+        across, down = (values.view(batch, height, classes * width) for values in (across, planes))
+        for target, source in _stretches(height, radius):
+            down[:, target] = rows[target, source] @ across[:, source]
+        return planes
+
+
+def _stretches(size: int, radius: int) -> list[tuple[slice, slice]]:
+    """Cut an axis into stretches; returns outputs and the inputs that they depend on."""
+    length = -(-size // -(-size // max(4 * radius, _SHORTEST)))  # all about as long
+    return [
+        (slice(start, min(start + length, size)), slice(max(start - radius, 0), min(start + length + radius, size)))
+        for start in range(0, size, length)
+    ]
+
+
+def _filter_matrix(size: int, sigma: float, radius: int, device: torch.device) -> Tensor:
+    """Matrix (size, size) that filters one axis."""
+    steps = torch.arange(-radius, radius + 1, device=device)
+    taps = torch.exp(-(steps.double() ** 2) / (2 * sigma**2))
+    taps = (taps / taps.sum()).float()
+    # d c b a | a b c d | d c b a: the mirrored line repeats after twice its length.
+    sources = (torch.arange(size, device=device).unsqueeze(1) + steps) % (2 * size)
+    sources = torch.where(sources >= size, 2 * size - 1 - sources, sources)
+    return torch.zeros(size, size, device=device).scatter_add_(1, sources, taps.expand(size, -1).contiguous())
