@@ -33,12 +33,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tilth.catalog.shards import write_table
 from tilth.catalog.table import Catalog
 from tilth.curation.config import DiversityConfig, FilterConfig
 from tilth.curation.decide import Plan, decide
 from tilth.curation.outcome import describe_rows
 from tilth.curation.scoring import plan_work
-from tilth.curation.store import write_table
 from tilth.sensors import get_sensor
 
 WIDTH, CLASSES, KINDS, CLUSTERS, SHARD = 768, 16, 300, 200, 8192

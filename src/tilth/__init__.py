@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from tilth.sensors import Sensor, get_sensor
     from tilth.verbs.assess import assess, sample
     from tilth.verbs.catalog import catalog_build, catalog_check, catalog_show, catalog_split
+    from tilth.verbs.catalog_export import catalog_export
     from tilth.verbs.catalog_import import catalog_import
     from tilth.verbs.curate import curate
     from tilth.verbs.datasets import datasets_info, datasets_list, datasets_prepare
     from tilth.verbs.evaluate import compare, evaluate
     from tilth.verbs.export import export
     from tilth.verbs.inspect import inspect
+    from tilth.verbs.label import label
     from tilth.verbs.landscapes import landscapes
     from tilth.verbs.models import models_info, models_list
     from tilth.verbs.pack import pack
@@ -54,6 +56,7 @@ _HOMES = {
     "inspect": "tilth.verbs.inspect",
     "catalog_build": "tilth.verbs.catalog",
     "catalog_import": "tilth.verbs.catalog_import",
+    "catalog_export": "tilth.verbs.catalog_export",
     "catalog_check": "tilth.verbs.catalog",
     "catalog_split": "tilth.verbs.catalog",
     "catalog_show": "tilth.verbs.catalog",
@@ -61,6 +64,7 @@ _HOMES = {
     "curate": "tilth.verbs.curate",
     "pretrain": "tilth.verbs.train",
     "finetune": "tilth.verbs.train",
+    "label": "tilth.verbs.label",
     "models_list": "tilth.verbs.models",
     "models_info": "tilth.verbs.models",
     "import_weights": "tilth.verbs.weights",
@@ -93,6 +97,7 @@ __all__ = [
     "inspect",
     "catalog_build",
     "catalog_import",
+    "catalog_export",
     "catalog_check",
     "catalog_split",
     "catalog_show",
@@ -100,6 +105,7 @@ __all__ = [
     "curate",
     "pretrain",
     "finetune",
+    "label",
     "models_list",
     "models_info",
     "import_weights",

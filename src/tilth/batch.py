@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,14 @@ class Batch(TypedDict):
         mask: int64 (B, H, W), class ids, 255 = ignore. All 255 where a tile has no label.
         valid: bool (B, H, W), False where padded or nodata.
         tile_id: B identifiers, as in the catalog.
+        confidence: float32 (B, H, W), 0 to 1, how sure the maker of each label was; 1 where nobody said; without meaning
+            where the mask is 255. Only there where a stream asks for it.
         draw: B seeds, one a sample, a pure function of (seed, stream, step, slot, tile); every augmentation of the sample derives from it.
     """
 
     image: Tensor
     mask: Tensor
     valid: Tensor
+    confidence: NotRequired[Tensor]
     tile_id: list[str]
     draw: list[int]

@@ -12,11 +12,11 @@ import pytest
 from support.curation_world import SIDE
 from tilth.catalog.table import Catalog
 from tilth.curation.config import ScoringConfig
-from tilth.curation.opinion import Running
 from tilth.curation.ray_pass import model_scorer, score_on_ray
 from tilth.curation.scorer import TileScorer
 from tilth.curation.scoring import Work, plan_work, score_here, scoring_identity
 from tilth.errors import RunError
+from tilth.models.tiles import Running
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 from support.curation_world import SIDE, catalog_of, picture, save, with_alpha
 from tilth.curation.config import ScoringConfig
 from tilth.curation.measure import look_at
-from tilth.curation.opinion import Observer, Running
+from tilth.curation.opinion import Observer
 from tilth.curation.scorer import TileScorer
 from tilth.curation.scoring import plan_work, score_here, scoring_identity
 from tilth.curation.store import Scores
 from tilth.errors import UnreadableFileError, UsageError
 from tilth.imagery.read import Pixels, read_pixels
 from tilth.models.inference import predict_tile
+from tilth.models.tiles import Running
 from tilth.sensors import get_sensor
 
 RUNNING = Running(window=SIDE)

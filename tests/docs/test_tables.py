@@ -24,6 +24,7 @@ from tilth.methods.s4p.corrmatch import CorrMatchConfig
 from tilth.methods.s4p.fixmatch import FixMatchConfig
 from tilth.methods.s4p.unimatch import UniMatchConfig
 from tilth.methods.s4p.wscl import WsclConfig
+from tilth.methods.sep import SepConfig
 from tilth.methods.supervised import SupervisedConfig
 from tilth.models.config import Decoder
 from tilth.models.named import NAMES
@@ -99,6 +100,7 @@ TABLES = {
     "settings wscl": settings(WsclConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
     "settings mae": settings(MaeConfig, shown_start="settings."),
+    "settings sep": settings(SepConfig, shown_start="settings."),
     "settings scoring": settings(CurateOptions, "scoring."),
     "settings filters": settings(CurateOptions, "filters."),
     "settings diversity": settings(CurateOptions, "diversity."),

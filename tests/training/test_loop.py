@@ -219,9 +219,10 @@ def test_transformer_learns_the_same_with_all_ways_to_be_faster(tmp_path, catalo
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_fused_optimiser_is_chosen_by_device_unless_it_is_named():
-    found = [build_optimiser(nn.Linear(2, 2), LoopConfig(fused=fused)).defaults["fused"] for fused in ("auto", True, False)]
-    assert found == [False, True, False]
+def test_fused_optimiser_is_chosen_unless_it_cannot_be_or_another_is_named():
+    wanted = {"auto": {}, True: {}, False: {}, "scaled": {"fused": "auto", "precision": "16-mixed"}}
+    found = [build_optimiser(nn.Linear(2, 2), LoopConfig(**{"fused": name, **more})).defaults["fused"] for name, more in wanted.items()]
+    assert found == [True, True, False, False]
     assert [LoopConfig.parse({"fused": word}).fused for word in ("auto", "yes", "no")] == ["auto", True, False]
     with pytest.raises(ConfigError, match="fused=yes does not go with precision=16-mixed"):
         LoopConfig.parse({"fused": "yes", "precision": "16-mixed"})

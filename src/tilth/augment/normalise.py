@@ -99,11 +99,11 @@ def normalise(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
     """
     check_bands(stored, sensor)
     constants = _constants(sensor, stored.device)
-    image = torch.addcmul(constants.bias, stored.to(torch.float32), constants.gain)
+    image = _scaled(stored, constants.gain, constants.bias)
     # A finite sum needs one pass and no copy to show that all is finite; on an accelerator it would make the host wait for an answer.
     if stored.is_floating_point() and not (image.device.type == "cpu" and bool(torch.isfinite(image.sum()))):
         torch.where(torch.isfinite(image), image, constants.fill, out=image)
-    if valid is not None:
+    if valid is not None and not (image.device.type == "cpu" and bool(valid.all())):
         torch.where(valid.unsqueeze(1), image, constants.fill, out=image)
     return image
 
@@ -123,7 +123,7 @@ def to_unit(image: Tensor, sensor: Sensor) -> Tensor:
     """
     check_bands(image, sensor)
     constants = _constants(sensor, image.device)
-    return torch.addcmul(constants.unit_bias, image.to(torch.float32), constants.unit_gain)
+    return _scaled(image, constants.unit_gain, constants.unit_bias)
 
 
 def from_unit(unit: Tensor, sensor: Sensor) -> Tensor:
@@ -141,4 +141,9 @@ def from_unit(unit: Tensor, sensor: Sensor) -> Tensor:
     """
     check_bands(unit, sensor)
     constants = _constants(sensor, unit.device)
-    return torch.addcmul(constants.normal_bias, unit.to(torch.float32), constants.normal_gain)
+    return _scaled(unit, constants.normal_gain, constants.normal_bias)
+
+
+def _scaled(values: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """A new ``values * gain + bias`` in float32; in two passes, for one with three operands takes several times as long on a CPU."""
+    return torch.mul(values.to(torch.float32), gain).add_(bias)

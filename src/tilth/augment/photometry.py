@@ -14,6 +14,8 @@ from torch import Tensor
 
 # Luma of ITU-R BT.601, as Pillow's greyscale conversion uses.
 GREY_WEIGHTS = {"red": 0.299, "green": 0.587, "blue": 0.114}
+# Outputs of a blur computed at once along an axis.
+_PIECE = 16
 
 
 def grey(image: Tensor, weights: Sequence[float]) -> Tensor:
@@ -75,16 +77,21 @@ def hue(image: Tensor, shift: Tensor) -> Tensor:
     Returns:
         A new (n, 3, H, W).
     """
-    red, green, blue = image[:, 0], image[:, 1], image[:, 2]
-    high, low = image.amax(1), image.amin(1)
-    chroma = high - low
-    safe = chroma.masked_fill(chroma == 0, 1)
-    sector = torch.where(high == green, (blue - red).div_(safe).add_(2), (red - green).div_(safe).add_(4))
-    sector = torch.where(high == red, (green - blue).div_(safe), sector).add_(shift[:, :, 0] * 6)
-    sector = sector.sub_((sector / 6).floor_().mul_(6))
-    # Each channel is a trapezoid of the angle, here in sixths of a turn: 1 around its own colour, 0 around the opposite one.
-    ramps = ((sector - 3).abs_().sub_(1), (sector - 2).abs_().neg_().add_(2), (sector - 4).abs_().neg_().add_(2))
-    return torch.stack([ramp.clamp_(0, 1).mul_(chroma).add_(low) for ramp in ramps], 1)
+    red, green, blue = image.unbind(1)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = torch.maximum(torch.maximum(red, green), blue).sub_(low)
+    # The angle in sixths of a turn, -3 to 3, counted from red and negative towards blue: one formula for all six sectors, for comparisons
+    # and choices between tensors are slow on a CPU. Grey pixels get any angle, which moves nothing.
+    angle = (green + blue).sub_(red).sub_(low).div_(chroma.clamp_min(torch.finfo(image.dtype).tiny)).add_(1)
+    angle.copysign_(green - blue).add_(shift[:, :, 0] * 6)
+    angle.sub_((angle / 6).floor_(), alpha=6)
+    # Each channel is a trapezoid of the angle: 1 around its own colour, 0 around the opposite one.
+    result = torch.empty_like(image, memory_format=torch.contiguous_format)
+    torch.addcmul(low - chroma, (angle - 3).abs_().clamp_(1, 2), chroma, out=result[:, 0])
+    top = torch.add(low, chroma, alpha=2)
+    torch.addcmul(top, (angle - 2).abs_().clamp_(1, 2), chroma, value=-1, out=result[:, 1])
+    torch.addcmul(top, (angle - 4).abs_().clamp_(1, 2), chroma, value=-1, out=result[:, 2])
+    return result
 
 
 def enhance_edges(image: Tensor) -> Tensor:
@@ -113,18 +120,29 @@ def gaussian_blur(image: Tensor, sigmas_px: Sequence[float]) -> Tensor:
     Returns:
         A new (n, c, H, W).
     """
-    samples, bands, height, width = image.shape
-    radius = max(math.ceil(4 * sigma - 0.5) for sigma in sigmas_px)
-    if radius < 1:
-        return image.clone()
-    sigma = torch.tensor(sigmas_px, dtype=torch.float64).view(-1, 1)
+    result = torch.empty_like(image, memory_format=torch.contiguous_format)
+    for sample, sigma_px in enumerate(sigmas_px):
+        _blur_one(image[sample], sigma_px, result[sample])
+    return result
+
+
+def _blur_one(image: Tensor, sigma_px: float, result: Tensor) -> None:
+    """Blur (c, H, W) into ``result``, rows and columns in pieces: products with small banded matrices, which beat convolutions a plane."""
+    radius = max(math.ceil(4 * sigma_px - 0.5), 0)
+    bands, height, width = image.shape
     place = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (place / sigma) ** 2) * (place.abs() <= (4 * sigma + 0.5).floor())
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(torch.float32).to(image.device).repeat_interleave(bands, 0)
-    # One group a plane: the batch becomes channels, so that every sample has its own kernel.
-    planes = F.pad(image.reshape(1, samples * bands, height, width), (radius, radius, radius, radius), mode="replicate")
-    planes = F.conv2d(planes, kernel[:, None, None, :], groups=samples * bands)
-    return F.conv2d(planes, kernel[:, None, :, None], groups=samples * bands).view(samples, bands, height, width)
+    kernel = torch.exp(-0.5 * (place / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).to(torch.float32)
+    # Column j of the matrix holds the weights of output j of a piece.
+    weights = torch.zeros(_PIECE, _PIECE + 2 * radius + 1)
+    weights[:, : len(kernel)] = kernel
+    weights = weights.flatten()[: _PIECE * (_PIECE + 2 * radius)].view(_PIECE, -1).T.contiguous().to(image.device)
+    down, across = -(-height // _PIECE), -(-width // _PIECE)
+    below, right = down * _PIECE - height, across * _PIECE - width
+    padded = F.pad(image.unsqueeze(0), (radius, radius + right, radius, radius + below), mode="replicate")[0]
+    wide = padded.unfold(2, len(weights), _PIECE).reshape(-1, len(weights)).mm(weights).view(bands, -1, across * _PIECE)
+    tall = torch.matmul(weights.T, wide.unfold(1, len(weights), _PIECE).transpose(2, 3)).flatten(1, 2)
+    result.copy_(tall[:, :height, :width])
 
 
 def _mean(image: Tensor, valid: Tensor | None) -> Tensor:
@@ -132,5 +150,5 @@ def _mean(image: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return image.mean((2, 3), keepdim=True)
     weight = valid.unsqueeze(1)
-    total = torch.where(weight, image, 0).sum((2, 3), keepdim=True)
+    total = (image * weight.to(image.dtype)).sum((2, 3), keepdim=True)
     return total / weight.sum((2, 3), keepdim=True).clamp_min(1)

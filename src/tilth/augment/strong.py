@@ -125,12 +125,16 @@ def strong_view(
     with torch.autocast(device_type=image.device.type, enabled=False):
         for part in _blocks(image):
             keep = None if valid is None else valid[part]
+            # On a CPU looking first is far cheaper than choosing pixel by pixel; an accelerator would make the host wait.
+            if keep is not None and keep.device.type == "cpu" and bool(keep.all()):
+                keep = None
             unit = _jitter_optical(to_unit(image[part], sensor), bands, plans[part], keep)
             unit = _change_radar(unit, bands, plans[part], [seeds.derive(draw, "speckle", view) for draw in draws[part]], keep)
-            unit = _blur(unit, plans[part])
-            result[part] = from_unit(unit, sensor)
-            if keep is not None:
-                result[part] = torch.where(keep.unsqueeze(1), result[part], image[part])
+            made = from_unit(_blur(unit, plans[part]), sensor)
+            if keep is None:
+                result[part] = made
+            else:
+                torch.where(keep.unsqueeze(1), made, image[part], out=result[part])
     return result
 
 

@@ -162,7 +162,10 @@ def weak_view(
         mask_out = torch.full(valid_out.shape, IGNORE_INDEX, dtype=torch.int64, device=stored.device)
     else:
         mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE_INDEX)
-    torch.where(valid_out.unsqueeze(1), image, fill, out=image)
+    # On a CPU looking first is far cheaper than choosing pixel by pixel; an accelerator would make the host wait.
+    padded = [sample for sample, kept in enumerate(valid_out) if not bool(kept.all())] if image.device.type == "cpu" else [slice(None)]
+    for part in padded:
+        torch.where(valid_out[part].unsqueeze(-3), image[part], fill, out=image[part])
 
     odd = [sample for sample, g in enumerate(geometry) if g.draw.quarter_turns % 2]
     if odd:

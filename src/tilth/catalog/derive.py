@@ -5,8 +5,6 @@ Each file is written whole or not at all and says what it was made from, so that
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +16,7 @@ from tilth.catalog.discover import Found, Problem
 from tilth.catalog.headers import Header, Progress
 from tilth.catalog.layers import join_layers
 from tilth.catalog.legend import attribute_ids, outside_id, raster_codes
-from tilth.catalog.uris import absolute_uri
+from tilth.catalog.uris import absolute_uri, file_name
 from tilth.catalog.vector_labels import Polygons, rasterise, read_polygons
 from tilth.classes import ClassScheme
 from tilth.errors import DataError, UsageError
@@ -153,7 +151,7 @@ class Derivation:
 
     def _place(self, kind: str, item: Found, suffix: str) -> Path:
         assert self.config.derived is not None
-        return Path(absolute_uri(self.config.derived)) / kind / f"{_file_name(item.name)}{suffix}"
+        return Path(absolute_uri(self.config.derived)) / kind / f"{file_name(item.name)}{suffix}"
 
     def _summary(self) -> list[str]:
         if not self._bare:
@@ -162,10 +160,3 @@ class Derivation:
         filled = "are all 255 (ignored)" if self.config.outside == "ignore" else f"say {self.config.outside} everywhere"
         more = ", ..." if len(self._bare) > 1 else ""
         return [f"{len(self._bare)} of {len(self.found)} images are {what}; their labels {filled}: {self._bare[0]}{more}"]
-
-
-def _file_name(name: str) -> str:
-    """Make a relative path of the name of an image; characters that a file system may not take are replaced."""
-    plain = "/".join(re.sub(r"[^\w.+-]", "_", part) if set(part) - {"."} else "_" for part in name.split("/"))
-    # Two names must not become one file.
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

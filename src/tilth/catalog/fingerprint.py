@@ -35,7 +35,7 @@ def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping
     # Where packed tiles came from says nothing about what is read.
     for name in sorted(set(table.column_names) - {schema.ORIGIN_COLUMN}):
         values = table[name]
-        if name in schema.URI_COLUMNS and root:
+        if name in schema.FILE_COLUMNS and root:
             values = uris.make_relative(values, Path(root))
         digest.update(f"\0{name}\0{len(table)}\0".encode() + canonical_bytes(values))
     digest.update(json.dumps([None if uris.is_remote(file) else _content_of(file) for file in files]).encode())
@@ -54,8 +54,9 @@ def _content_of(file: str) -> Any:
 
 
 def named_files(table: pa.Table) -> set[str]:
-    """List the files that rows name as image or label; of packed tiles the file they lie in."""
-    found = pc.unique(pa.chunked_array([chunk for name in schema.URI_COLUMNS for chunk in table[name].drop_null().chunks], pa.string()))
+    """List the files that rows name as image, label or confidence; of packed tiles the file they lie in."""
+    columns = [table[name].drop_null() for name in schema.FILE_COLUMNS if name in table.column_names]
+    found = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
     packed = pc.match_substring(found, "#")
     return {*found.filter(pc.invert(packed)).to_pylist(), *map(containing_file, found.filter(packed).to_pylist())}
 

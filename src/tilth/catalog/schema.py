@@ -41,8 +41,12 @@ COLUMNS: dict[str, pa.DataType] = {
 
 REQUIRED = ("tile_id", "image", "window", "sensor", "label_kind")
 URI_COLUMNS = ("image", "label")
+CONFIDENCE_COLUMN = "confidence_raster"
+"""Further column: how sure the maker of a label was, pixel by pixel; see ``catalog.confidence``."""
+FILE_COLUMNS = (*URI_COLUMNS, CONFIDENCE_COLUMN)
+"""Columns of files that are read; the last need not be there."""
 ORIGIN_COLUMN = "packed_from"
-PLACE_COLUMNS = (*URI_COLUMNS, ORIGIN_COLUMN)
+PLACE_COLUMNS = (*FILE_COLUMNS, ORIGIN_COLUMN)
 """Columns of paths that are relative on disk: what is read, and in packed catalogs where it came from; see ``catalog.origin``."""
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.catalog.confidence import FULL, UNKNOWN, confidence_place, read_confidence
 from tilth.catalog.summary import format_summary, summarise
 from tilth.catalog.table import Catalog, Tile
 from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.errors import CatalogError, DataError, MissingFileError, needs_extra
-from tilth.imagery.picture import overlay, to_rgb
+from tilth.imagery.picture import NO_DATA_GREY, overlay, to_rgb
 from tilth.imagery.read import read_label, read_pixels
 from tilth.imagery.write import atomic_path
 from tilth.seeds import derive
@@ -36,10 +37,10 @@ _MAX_WIDTH = 2032
 
 @dataclass(frozen=True)
 class _Cell:
-    """A tile as drawn: its picture, beside it the picture under the label, and two lines of text.
+    """A tile as drawn: its picture, beside it the picture under the label, and the confidence of that, and two lines of text.
 
     Attributes:
-        pictures: uint8 (h, w, 3), one or two, h and w up to ``_CELL``; none when the files cannot be read.
+        pictures: uint8 (h, w, 3), one to three, h and w up to ``_CELL``; none when the files cannot be read.
         caption: two lines.
         problem: why there is no picture, or empty.
     """
@@ -54,10 +55,10 @@ class _Cell:
 
 
 def contact_sheet(catalog: Catalog, out_png: str | Path, *, count: int = 24, seed: int = 0) -> Path:
-    """Draw tiles of a catalog on one sheet: the image, beside it the image under its label, and a legend of classes.
+    """Draw tiles of a catalog on one sheet: the image, the image under its label, how sure its maker was, and a legend of classes.
 
     Colours run from the sensor's ``low`` to its ``high``, so a sheet shows what training sees: a dark sheet means a wrong sensor or
-    scale. Pixels without data are grey.
+    scale. Pixels without data are grey. Confidence, where the catalog has it, is black for none and white for certainty.
 
     Args:
         catalog: tiles of any sensors and schemes.
@@ -71,12 +72,14 @@ def contact_sheet(catalog: Catalog, out_png: str | Path, *, count: int = 24, see
     Raises:
         CatalogError: the catalog is empty.
     """
-    tiles = [catalog.tile(index) for index in _choose(catalog, count, seed)]
-    cells = [_cell(catalog, tile) for tile in tiles]
+    chosen = _choose(catalog, count, seed)
+    tiles = [catalog.tile(index) for index in chosen]
+    cells = [_cell(catalog, tile, index) for tile, index in zip(tiles, chosen, strict=True)]
     paired = any(tile.label is not None for tile in tiles)
-    across = (2 * _CELL + _GAP if paired else _CELL) + _MARGIN
+    beside = max(1 + paired, *(len(cell.pictures) for cell in cells))
+    across, least = (number * (_CELL + _GAP) - _GAP + _MARGIN for number in (beside, min(beside, 2)))
     columns = min((_MAX_WIDTH - _MARGIN) // across, len(cells))
-    width = max(columns * across + _MARGIN, 3 * across)
+    width = max(columns * across + _MARGIN, 3 * least)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     schemes = [catalog.schemes[name] for name in dict.fromkeys(tile.scheme for tile in tiles) if name is not None]
     entries = max(1, (width - 2 * _MARGIN) // _ENTRY)
@@ -143,18 +146,18 @@ def _headline(catalog: Catalog, shown: int) -> str:
     return f"{shown} of {len(catalog)} tiles    split: {splits}    sensor: {', '.join(catalog.counts('sensor'))}"
 
 
-def _cell(catalog: Catalog, tile: Tile) -> _Cell:
+def _cell(catalog: Catalog, tile: Tile, row: int) -> _Cell:
     name = tile.tile_id if len(tile.tile_id) <= 40 else f"...{tile.tile_id[-37:]}"
     kind = "" if tile.label_kind == "none" else f", {tile.label_kind}"
     caption = f"{name}\n{tile.split or 'no split'}{kind}, {tile.window.width} x {tile.window.height} px"
     try:
-        return _Cell(_pictures(catalog, tile), caption)
+        return _Cell(_pictures(catalog, tile, row), caption)
     except (DataError, MissingFileError) as error:
         return _Cell((), caption, str(error))
 
 
-def _pictures(catalog: Catalog, tile: Tile) -> tuple[NDArray[np.uint8], ...]:
-    """Picture of a tile, and of its label over it, fitted into a cell."""
+def _pictures(catalog: Catalog, tile: Tile, row: int) -> tuple[NDArray[np.uint8], ...]:
+    """Picture of a tile, of its label over it, and of the label's confidence, fitted into a cell."""
     from PIL import Image
 
     pixels = read_pixels(tile.image, tile.window)
@@ -166,7 +169,13 @@ def _pictures(catalog: Catalog, tile: Tile) -> tuple[NDArray[np.uint8], ...]:
     if tile.label is None or tile.scheme is None:
         return (small,)
     label = np.asarray(Image.fromarray(read_label(tile.label, tile.window)).resize(size, Image.Resampling.NEAREST))
-    return small, overlay(small, label, catalog.schemes[tile.scheme], opacity=0.6)
+    pictures = small, overlay(small, label, catalog.schemes[tile.scheme], opacity=0.6)
+    place = confidence_place(catalog, row)
+    if place is None:
+        return pictures
+    percents = np.asarray(Image.fromarray(read_confidence(*place)).resize(size, Image.Resampling.NEAREST))
+    grey = np.where(percents == UNKNOWN, NO_DATA_GREY, percents.astype(np.uint16) * 255 // FULL).astype(np.uint8)
+    return *pictures, grey[..., None].repeat(3, axis=2)
 
 
 def _draw_cell(sheet: _Sheet, cell: _Cell, left: int, top: int, paired: bool) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -71,6 +72,18 @@ def common_folder(uris: Iterable[str]) -> str:
         return os.path.commonpath(parents) if parents else ""
     except ValueError:  # several drives
         return ""
+
+
+def file_name(name: str) -> str:
+    """Make a relative path of a name, such as a tile id; what a file system may not take, or leads elsewhere, is replaced.
+
+    Example:
+        >>> file_name("town/P0000_r0_c512")
+        'town/P0000_r0_c512'
+    """
+    plain = "/".join(re.sub(r"[^\w.+-]", "_", part) if set(part) - {"."} else "_" for part in name.split("/"))
+    # Two names must not become one file.
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def file_size(uri: str) -> int:

@@ -17,13 +17,13 @@ from tilth.catalog.table import Catalog
 from tilth.curation.config import DiversityConfig, EntropyReading, FilterConfig, ScoringConfig
 from tilth.curation.decide import Labelled, Plan, decide
 from tilth.curation.entropy import background_classes
-from tilth.curation.opinion import Running
 from tilth.curation.outcome import describe_rows, make_record
 from tilth.curation.scoring import Progress, Work, plan_work, scoring_identity
 from tilth.errors import CatalogError, DataError, OutputExistsError, SensorMismatchError, UsageError
 from tilth.imagery.files import folder_lock, make_folder, remove_empty
 from tilth.imagery.write import write_json
 from tilth.models.identity import model_hash
+from tilth.models.tiles import Running
 
 if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter

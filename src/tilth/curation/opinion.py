@@ -17,6 +17,7 @@ from tilth.curation.config import FeatureInput
 from tilth.curation.entropy import tile_entropies
 from tilth.imagery.raster import Pixels
 from tilth.models.inference import PRECISIONS, check_windows, evaluating, predict_tile
+from tilth.models.tiles import Running
 from tilth.models.windows import fit_window, window_starts
 
 if TYPE_CHECKING:
@@ -24,25 +25,6 @@ if TYPE_CHECKING:
 
 _PROBE = 64
 """Side of the empty image that shows how long features are, in pixels."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """How a model is run over tiles.
-
-    Attributes:
-        window: side of windows in pixels; larger tiles are scored window by window.
-        overlap: pixels that neighbouring windows share.
-        batch_size: tiles or windows computed at once on an accelerator; a CPU takes one at a time.
-        device: where to compute.
-        precision: a key of :data:`tilth.models.inference.PRECISIONS`.
-    """
-
-    window: int = 512
-    overlap: int = 0
-    batch_size: int = 4
-    device: str = "cpu"
-    precision: str = "32"
 
 
 @dataclass(frozen=True)

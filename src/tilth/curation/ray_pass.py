@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tilth.curation.config import ScoringConfig
-from tilth.curation.opinion import Running
 from tilth.curation.scorer import TileScorer
 from tilth.curation.scoring import Progress, Work
 from tilth.errors import RunError, needs_extra
 from tilth.models.segmenter import Segmenter
+from tilth.models.tiles import Running
 
 MakeScorer = Callable[[], TileScorer]
 """Makes the scorer of a worker, in the worker."""

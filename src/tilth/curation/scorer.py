@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilth.catalog.reading import read_ahead, tile_pixels
 from tilth.catalog.rows import Tile
 from tilth.curation.config import ScoringConfig
 from tilth.curation.entropy import background_classes
 from tilth.curation.measure import Look, look_at
-from tilth.curation.opinion import Observer, Opinion, Running
-from tilth.errors import DataError, MissingFileError, SensorMismatchError
+from tilth.curation.opinion import Observer, Opinion
 from tilth.imagery.raster import Pixels
-from tilth.imagery.read import read_pixels
+from tilth.models.tiles import Running
 from tilth.sensors import Sensor
 
 if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter
-
-# Tiles that are read ahead for every thread that reads.
-_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class TileScorer:
         # Tiles of one shape that wait to be judged together.
         batch: list[tuple[Pixels, Look]] = []
         with self._observer.ready():
-            for item in self._read(tiles):
+            for item in read_ahead(tiles, lambda tile: read_tile(tile, self._sensor), self._readers):
                 judged = not isinstance(item, str) and bool(item[0].valid.any())
                 if batch and (not judged or len(batch) == self._observer.together or _shape(item) != _shape(batch[0])):
                     yield from self._judge(batch)
@@ -90,30 +85,11 @@ class TileScorer:
         for (_, look), opinion in zip(batch, opinions, strict=True):
             yield Scored(look, opinion, None if opinion is not None else "the model's output is not finite; try inference.precision=32")
 
-    def _read(self, tiles: Sequence[Tile]) -> Iterator[tuple[Pixels, Look] | str]:
-        """Read and measure tiles, some ahead of the one that is asked for; a text for one that cannot be read."""
-        with ThreadPoolExecutor(self._readers, thread_name_prefix="curate-read") as pool:
-            waiting: deque[Future[tuple[Pixels, Look] | str]] = deque()
-            try:
-                for tile in tiles:
-                    waiting.append(pool.submit(read_tile, tile, self._sensor))
-                    if len(waiting) > _AHEAD * self._readers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
 
 def read_tile(tile: Tile, sensor: Sensor) -> tuple[Pixels, Look] | str:
     """Read and measure a tile; a text says why it cannot be."""
-    try:
-        pixels = read_pixels(tile.image, tile.window)
-        if len(pixels.data) != len(sensor):
-            raise SensorMismatchError(f"{tile.image} has {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}")
-        return pixels, look_at(pixels, sensor)
-    except (DataError, MissingFileError, OSError) as error:
-        return " ".join(str(error).split())
+    pixels = tile_pixels(tile, sensor)
+    return pixels if isinstance(pixels, str) else (pixels, look_at(pixels, sensor))
 
 
 def _shape(item: object) -> object:

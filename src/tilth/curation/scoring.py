@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilth.catalog.shards import ShardPlan, read_stamp
 from tilth.catalog.table import Catalog
 from tilth.curation.config import ScoringConfig
 from tilth.curation.entropy import background_classes
-from tilth.curation.opinion import Running
 from tilth.curation.scorer import TileScorer
-from tilth.curation.store import Scores, ShardPlan, plan_shards, read_stamp, write_shard
+from tilth.curation.store import Scores, plan_shards, write_shard
 from tilth.models.identity import model_hash
+from tilth.models.tiles import Running
 
 if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter

@@ -16,43 +16,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tilth.catalog import uris
 from tilth.catalog.duplicates import SIDE
 from tilth.catalog.rows import window_array
+from tilth.catalog.shards import ShardPlan, image_facts, shard_stamp, write_table
 from tilth.catalog.table import Catalog
 from tilth.curation.entropy import READINGS
 from tilth.curation.scorer import Scored
 from tilth.errors import UnreadableFileError
-from tilth.imagery import references
-from tilth.imagery.files import atomic_path
-from tilth.imagery.packed import containing_file
 
-FORMAT = 1
-"""Raised when shards of the old kind would be misunderstood."""
-
-_KEY = b"tilth"
 _PORTRAIT_BYTES = SIDE * SIDE
 _DIGEST_BYTES = 16
 
 NUMBERS = ("confidence", "valid", "brightness", "contrast", "bright")
 """Columns of one float32 a tile; null where there is nothing to say."""
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """A file of scores as it will be.
-
-    Attributes:
-        name: of the file.
-        start: first row of the catalog that it holds.
-        stop: the row after the last.
-        stamp: hash of what it is made from.
-    """
-
-    name: str
-    start: int
-    stop: int
-    stamp: str
 
 
 def plan_shards(catalog: Catalog, kind: str, identity: str, shard_tiles: int) -> tuple[ShardPlan, ...]:
@@ -74,10 +50,9 @@ def plan_shards(catalog: Catalog, kind: str, identity: str, shard_tiles: int) ->
         listed = []
         for row in range(start, stop):
             if images[row] not in facts:
-                facts[images[row]] = (_portable(images[row]), _facts(images[row]))
+                facts[images[row]] = image_facts(images[row])
             listed.append([ids[row], *windows[row], facts[images[row]]])
-        stamp = hashlib.sha256(json.dumps([FORMAT, identity, listed]).encode()).hexdigest()
-        plans.append(ShardPlan(f"{kind}-{number:05d}.arrow", start, stop, stamp))
+        plans.append(ShardPlan(f"{kind}-{number:05d}.arrow", start, stop, shard_stamp(identity, listed)))
     return tuple(plans)
 
 
@@ -113,23 +88,6 @@ def write_shard(path: Path, stamp: str, scored: Iterable[Scored], classes: int, 
     nothing = np.zeros(width, np.float32)
     columns["feature"] = _lists([nothing if one is None else one.feature for one in opinions], np.float32, width)
     write_table(path, stamp, pa.table(columns))
-
-
-def write_table(path: Path, stamp: str, table: pa.Table) -> None:
-    """Write columns as :func:`write_shard` makes them, in one go."""
-    table = table.replace_schema_metadata({_KEY: json.dumps({"format": FORMAT, "stamp": stamp, "rows": len(table)}).encode()})
-    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-
-
-def read_stamp(path: Path) -> str | None:
-    """Read what a shard was made from; None if it is not there, damaged or of another format."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            header = json.loads((pa.ipc.open_file(source).schema.metadata or {})[_KEY])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-    return str(header["stamp"]) if header.get("format") == FORMAT else None
 
 
 class Scores:
@@ -245,17 +203,6 @@ class ChosenRows:
         wanted = self.positions[start:stop]
         whole = len(wanted) and wanted[-1] - wanted[0] == len(wanted) - 1 and bool((np.diff(wanted) == 1).all())
         return self.rows.part(int(wanted[0]), int(wanted[-1]) + 1) if whole else self.rows.take(wanted)
-
-
-def _portable(uri: str) -> str:
-    # Where a file lies does not count: trees are moved, and pools grow by others.
-    return uri if uris.is_remote(uri) else Path(uri).name
-
-
-def _facts(uri: str) -> list[int]:
-    """Size and time of change of all files that decide what is read from a raster; -1 for what is no local file."""
-    states = map(references.file_state, references.files_behind(containing_file(uri)))
-    return [number for state in states for number in state[:2]]
 
 
 def _lists(rows: Sequence[NDArray[Any]], kind: type, length: int) -> pa.FixedSizeListArray:

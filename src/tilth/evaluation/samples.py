@@ -110,7 +110,7 @@ def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:
     if sensor != segmenter.sensor:
         raise SensorMismatchError(
             f"the tiles are of sensor {sensor.name!r}, the model wants {segmenter.sensor.name!r}: "
-            f"{_sensor_difference(sensor, segmenter.sensor)}; use tiles of the model's sensor, or a model of theirs"
+            f"{sensor_difference(sensor, segmenter.sensor)}; use tiles of the model's sensor, or a model of theirs"
         )
     if scheme.names != segmenter.scheme.names:
         raise CatalogError(
@@ -120,7 +120,7 @@ def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:
     return labelled
 
 
-def _sensor_difference(found: Sensor, wanted: Sensor) -> str:
+def sensor_difference(found: Sensor, wanted: Sensor) -> str:
     """Say where two sensors differ first."""
     if found.band_names != wanted.band_names:
         return f"bands {', '.join(found.band_names)} instead of {', '.join(wanted.band_names)}"

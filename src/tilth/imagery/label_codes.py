@@ -202,7 +202,7 @@ def _decoded_strips(info: RasterInfo, codes: LabelCodes) -> Iterator[tuple[Windo
 
 def _stored(uri: str, window: Window, codes: LabelCodes) -> Pixels:
     """Read what codes speak of: the indices of a palette image for values, its colours for colours."""
-    if codes.values and _is_plain(uri) and not plain.is_deep_colour_png(Path(uri)):
+    if codes.values and _is_plain(uri) and not plain.is_beyond_pillow(Path(uri)):
         return plain.image_pixels(uri, window, indices=True)
     return read_pixels(uri, window)
 

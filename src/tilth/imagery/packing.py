@@ -91,7 +91,7 @@ def kept_whole(uri: str, codec: Codec, window: Window) -> bool:
     """Say whether a tile may be stored as the image file that it is: if its window turns out to be all of it."""
     path = Path(uri)
     kept = codec == "original" and window[:2] == (0, 0) and path.suffix.lower() in KEPT_SUFFIXES
-    return kept and path.is_file() and not plain.is_deep_colour_png(path)
+    return kept and path.is_file() and not plain.is_beyond_pillow(path)
 
 
 def image_record(tile_id: str, uri: str, window: Window, codec: Codec, header: Callable[[str], RasterInfo] = read_info) -> Record:

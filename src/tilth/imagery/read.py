@@ -146,7 +146,7 @@ def _reader(uri: str) -> str:
     suffix = os.path.splitext(uri)[1].lower()  # noqa: PTH122 - as above
     if suffix == ".npy":
         return "array"
-    return "image" if suffix in plain.IMAGE_SUFFIXES and not plain.is_deep_colour_png(Path(uri)) else "raster"
+    return "image" if suffix in plain.IMAGE_SUFFIXES and not plain.is_beyond_pillow(Path(uri)) else "raster"
 
 
 _HEADERS: dict[str, Callable[[str], RasterInfo]] = {

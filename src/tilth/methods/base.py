@@ -29,10 +29,12 @@ class Stream:
     Attributes:
         source: ``labelled`` or ``unlabelled``: which catalog the tiles come from.
         differs_from: name of another stream; in every slot this one then shows another tile than that stream does.
+        confidence: whether its batches also hold how sure the makers of the labels were.
     """
 
     source: str
     differs_from: str | None = None
+    confidence: bool = False
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Method(ABC):
         autocast: enters the run's mixed precision; the student enters it by itself.
         count: turns a local pixel count into the denominator of a mean: itself, or the mean over all processes.
         gather: stacks a tensor of one shape from all processes, first axis over processes; no gradient passes.
+        passes: how often the tiles of the first stream have been shown before a step; need not be whole.
         seed: of the run, for draws that belong to a step; those of a sample are functions of its ``draw``.
     """
 
@@ -103,6 +106,7 @@ class Method(ABC):
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.count: Callable[[Tensor], Tensor] = lambda count: count
         self.gather: Callable[[Tensor], Tensor] = lambda value: value.unsqueeze(0)
+        self.passes: Callable[[int], float] = lambda _step: 0.0
         self.seed = 0
 
     def check(self) -> None:  # noqa: B027 - a method need not have anything to refuse
@@ -168,7 +172,7 @@ def choose_method(name: str, settings: Mapping[str, Any]) -> tuple[type[Method],
         raise ConfigError(f"unknown method {name!r}; {suggest(name, method_names())}")
     module = importlib.import_module(f"tilth.methods.{name}")
     rest = dict(settings)
-    if hasattr(module, "__path__"):
+    if hasattr(module, "__path__") and not hasattr(module, "METHOD"):
         variants = [item.name for item in pkgutil.iter_modules(module.__path__) if item.name not in module.SHARED_PARTS]
         variant = str(rest.pop("variant", module.DEFAULT_VARIANT))
         if variant not in variants:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -32,6 +33,34 @@ class NetworkSpec(Config):
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
+class FusionConfig(Config):
+    """A branch for each part of a sum of sensors, or for each group of bands."""
+
+    kind: Literal["mid", "late"] = pydantic.Field(
+        "mid", description="mid: branches share decoder and class layer; late: they share nothing"
+    )
+    joint: bool = pydantic.Field(False, description="one branch more, which sees the bands of all")
+    branches: dict[str, tuple[str, ...]] = pydantic.Field(
+        default_factory=dict,
+        description="bands of each branch by name, such as {s1: [VV, VH]}; by default the parts of a sum of sensors, or radar and optical",
+    )
+    use: tuple[str, ...] = pydantic.Field((), description="build these branches alone, to compare with one modality; by default all")
+    positions: dict[str, tuple[int, ...]] = pydantic.Field(
+        default_factory=dict, description="places of their bands among those of the sensor, 0 first; found by itself"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, bands in (self.branches | self.positions).items():
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or (name == "joint" and name in self.branches):
+                raise ValueError(f"a branch cannot be called {name!r}; take another word of letters, digits and _")
+            if not bands or len(set(bands)) != len(bands):
+                raise ValueError(f"branch {name}: at least one band, and every band once")
+        if any(place < 0 for places in self.positions.values() for place in places):
+            raise ValueError("positions are counted from 0")
+        return self
+
+
 class NetworkConfig(Config):
     """Which network: one with a name, or an encoder of timm with a decoder."""
 
@@ -50,6 +79,10 @@ class NetworkConfig(Config):
     )
     options: dict[str, Any] = pydantic.Field(
         default_factory=dict, description="further options of the network, such as decoder_channels for unet or drop_path for ViT"
+    )
+    # Not written where it is none, so that folders of other networks stay byte for byte what they were.
+    fusion: FusionConfig | None = pydantic.Field(
+        None, exclude_if=lambda value: value is None, description="one such network for each sensor of a sum, and the mean of their maps"
     )
 
     @pydantic.field_validator("options", mode="before")
@@ -81,7 +114,8 @@ class NetworkConfig(Config):
     @property
     def title(self) -> str:
         """What to call it in a few words."""
-        return self.name or f"{self.encoder} + {self.decoder}"
+        one = self.name or f"{self.encoder} + {self.decoder}"
+        return one if self.fusion is None else f"{self.fusion.kind} fusion of {', '.join(self.fusion.positions) or 'branches'}: {one}"
 
 
 class SegmenterConfig(Config):

@@ -19,7 +19,7 @@ from tilth.models.named import NAMES
 from tilth.models.network import SegmentationNetwork
 
 if TYPE_CHECKING:
-    from tilth.models.config import NetworkConfig
+    from tilth.models.config import FusionConfig, NetworkConfig
     from tilth.sensors import Sensor
 
 STRIDE = 32
@@ -47,6 +47,8 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
         ConfigError: unknown encoder, an encoder without feature maps, or an option that the decoder does not know.
         RunError: published weights were asked for and cannot be had.
     """
+    if config.fusion is not None:
+        return _build_fused(config, config.fusion, num_classes)
     if config.name is not None:
         named = create(config.name, in_channels, num_classes, config.image_size, **config.options)
         if not isinstance(named, SegmentationNetwork):
@@ -81,15 +83,19 @@ def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> 
 
 
 def for_sensor(config: NetworkConfig, sensor: Sensor) -> NetworkConfig:
-    """Tell networks that look at wavelengths which bands a sensor has; options that are given stay.
+    """Tell networks that look at wavelengths, and those with branches, which bands a sensor has; what is given stays.
 
     Returns:
-        The same, or with ``wavelengths`` (DOFA) or ``groups`` (SatMAE, where its ten bands are there) among the options, so that the
-        network is built alike wherever the configuration is read.
+        The same, or with the places of the bands of its branches, or ``wavelengths`` (DOFA) or ``groups`` (SatMAE, where its ten bands are
+        there) among the options, so that the network is built alike wherever the configuration is read.
 
     Raises:
         ConfigError: a band of no known wavelength for a network that needs it.
     """
+    if config.fusion is not None:
+        from tilth.models.fused import place_branches
+
+        return config.model_copy(update={"fusion": place_branches(config.fusion, sensor)})
     if config.name is None:
         return config
     encoder = (NAMES[config.name].options | config.options).get("encoder")
@@ -148,6 +154,22 @@ def _look_up(published: str) -> tuple[str, dict[str, Any]]:
             f"network.encoder: {published!r} cannot be looked up ({_one_line(error)}); give timm's own name and initial_weights=FILE"
         ) from None
     return str(name), dict(arguments or {})
+
+
+def _build_fused(config: NetworkConfig, fusion: FusionConfig, num_classes: int) -> SegmentationNetwork:
+    from tilth.models.fused import FusedNetwork
+    from tilth.models.fusion import JOINT
+
+    if not fusion.positions:
+        raise ConfigError("network.fusion: it is not said which bands the branches see; build a Segmenter, whose sensor says it")
+    one = config.model_copy(update={"fusion": None})
+    networks = {name: build_network(one, len(bands), num_classes) for name, bands in fusion.positions.items()}
+    fused = FusedNetwork(fusion.positions, networks, shared=fusion.kind == "mid")
+    fused.title = config.title
+    # Published are ResNet U-Nets of S1 and S2.
+    if config.name == "cromss_unet_resnet50" and all(name.startswith(("s1", "s2")) or name == JOINT for name in networks):
+        fused.layout = "cromss-fusion"
+    return fused
 
 
 def _build_vit(config: NetworkConfig, encoder: str, in_channels: int, num_classes: int) -> SegmentationNetwork:

@@ -20,6 +20,7 @@ METHODS = {
     "own confident predictions on weakly changed unlabelled tiles, which it must repeat on strongly changed copies of them.",
     "cromss": "CromSS: two sensors learn from noisy labels, each helping to choose which labels the other trusts.",
     "ddpm": "Diffusion pre-training: a network learns to remove noise from unlabelled imagery; its inner features then serve segmentation.",
+    "sep": "SEP, supervised pre-training on labels that another model made.",
     "mae": "Masked autoencoder: the network learns to fill in hidden parts of unlabelled imagery.",
 }
 

@@ -63,7 +63,7 @@ class LoopConfig(Config):
         False, description="compute the activations of the encoder's blocks again in the backward pass instead of keeping them"
     )
     fused: Literal["auto"] | bool = pydantic.Field(
-        "auto", description="update all weights in one pass over memory; auto: on GPUs, but not with precision=16-mixed"
+        "auto", description="update all weights in one pass over memory; auto: on GPUs and CPUs, but not with precision=16-mixed"
     )
     log_every: int = pydantic.Field(10, ge=1, description="steps between log lines")
     checkpoint_every: int = pydantic.Field(200, ge=1, description="steps between resumable checkpoints")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from tilth import seeds
 from tilth.augment.config import WeakConfig
@@ -26,7 +27,8 @@ from tilth.training.config import LoopConfig
 from tilth.training.distributed import gather_over_ranks, mean_over_ranks, synchronise_batch_norm
 from tilth.training.interrupt import StopRequest
 from tilth.training.log import MetricLog
-from tilth.training.optimiser import LearningRate, build_optimiser
+from tilth.training.memory import kept_memory
+from tilth.training.optimiser import LearningRate, build_optimiser, same_layout
 from tilth.training.progress import TrainingProgress
 from tilth.training.quarantine import Quarantine
 from tilth.training.run import Run
@@ -87,6 +89,8 @@ class Trainer:
         self.student, self.optimiser = fabric.setup(trained, build_optimiser(self.trained, config, self.model))
         method.student, method.autocast = self.student, fabric.autocast
         method.gather, method.seed = gather_over_ranks, config.seed
+        tiles = dataset.order.sizes[next(iter(method.streams))]
+        method.passes = lambda step: step * config.batch_size / tiles
         method.average = self.average.model if self.average else None
         if config.denominator == "global":
             method.count = mean_over_ranks
@@ -112,7 +116,8 @@ class Trainer:
             InterruptedRunError: Ctrl-C or a termination signal; a checkpoint was written.
             RunError: losses stay non-finite, or too many tiles are unreadable.
         """
-        with StopRequest() as stop, closing(MetricLog(self.run, self.step, enabled=self.fabric.is_global_zero)) as log:
+        writing = closing(MetricLog(self.run, self.step, enabled=self.fabric.is_global_zero))
+        with StopRequest() as stop, kept_memory(self.fabric.device), writing as log:
             if self._unlogged is not None:
                 log.load_state_dict(self._unlogged, self.fabric.device)
             elif self.step == 0:
@@ -148,6 +153,7 @@ class Trainer:
         state = load_checkpoint(self.run.checkpoint)
         self.trained.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        same_layout(self.optimiser.optimizer)
         self.rate.load_state_dict(state["rate"])
         self.method.load_state_dict(state["method"])
         if self.average:
@@ -221,10 +227,7 @@ class Trainer:
         Raises:
             RunError: steps that are not finite, or unreadable tiles on any process, are too many; all processes raise it together.
         """
-        norm = self.fabric.clip_gradients(
-            self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False
-        )
-        assert norm is not None, "clipping by norm gives the norm"
+        norm = self._clip()
         total = torch.stack([losses.total.detach() for losses in found]).sum()
         told = torch.stack([total.detach() + norm, total.new_tensor(float(self.quarantine.problem is not None))])
         magnitude, stopped = mean_over_ranks(told).tolist()
@@ -248,6 +251,17 @@ class Trainer:
                 f"step {self.step}: loss or gradient not finite {self.skipped_in_a_row} times in a row (loss {float(total):g}); "
                 "lower loop.learning_rate, set loop.clip_norm=1, or run tilth catalog check"
             )
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient where it is asked for; returns its norm before."""
+        if self.config.clip_norm is None and self.config.precision != "16-mixed":
+            # Clipping at infinity would write all gradients once more, unchanged; only a gradient scaler needs it, to unscale them.
+            return get_total_norm([weight.grad for weight in self.trained.parameters() if weight.grad is not None])
+        norm = self.fabric.clip_gradients(
+            self.student, self.optimiser, max_norm=self.config.clip_norm or math.inf, error_if_nonfinite=False
+        )
+        assert norm is not None, "clipping by norm gives the norm"
+        return norm
 
     def _put_back(self, buffers: list[Tensor]) -> None:
         """Give the network's buffers earlier values."""

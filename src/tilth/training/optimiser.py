@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import nn
-from torch.optim import AdamW
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from tilth.errors import UsageError
 from tilth.models.weights.load import official_state_dict
@@ -51,9 +52,21 @@ def build_optimiser(model: nn.Module, config: LoopConfig, published: nn.Module |
         for wanted, rate in ((True, config.weight_decay), (False, 0.0))
     ]
     # The fused step unscales gradients by itself, so Fabric could not clip them under a gradient scaler.
-    by_itself = bool(named) and named[0][1].is_cuda and config.precision != "16-mixed"
+    by_itself = bool(named) and named[0][1].device.type in ("cuda", "cpu") and config.precision != "16-mixed"
     fused = by_itself if config.fused == "auto" else config.fused
     return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
+
+
+def same_layout(optimiser: Optimizer) -> None:
+    """Lay what an optimiser remembers out in memory as the weights that it belongs to.
+
+    The fused step walks through memory and knows no axes: memories in another order, as they come from a checkpoint where weights are
+    channels-last, would go to other weights.
+    """
+    for weight, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                kept[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _published_names(model: nn.Module, published: nn.Module) -> dict[str, str]:

@@ -22,6 +22,7 @@ from tilth.augment.config import WeakConfig
 from tilth.augment.normalise import normalise
 from tilth.augment.weak import WeakGeometry, plan_weak, weak_view
 from tilth.batch import Batch
+from tilth.catalog.confidence import FULL, UNKNOWN, confidence_place, read_confidence
 from tilth.catalog.table import Catalog, Tile
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import ConfigError, DataError, RunError, TilthError
@@ -31,6 +32,9 @@ from tilth.training.order import Key, Order
 
 _ATTEMPTS = 8
 """Neighbours tried in place of an unreadable tile before the run gives up."""
+
+_BITS = 8
+"""Bits of a class id: above them there is room for a confidence."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Sample:
         tile_id: catalog identifier.
         draw: seed of the sample.
         bad: unreadable tiles met on the way, with the reason.
+        confidence: uint8 (h, w), percents, 255 = not known; None where the stream does not ask for it.
     """
 
     stored: NDArray[Any]
@@ -54,6 +59,7 @@ class Sample:
     tile_id: str
     draw: int
     bad: tuple[tuple[str, str], ...]
+    confidence: NDArray[np.uint8] | None = None
 
 
 class TileDataset(Dataset[Sample]):
@@ -81,7 +87,8 @@ class TileDataset(Dataset[Sample]):
             tile = catalog.tile(row)
             draw = seeds.derive(self.order.seed, "draw", stream, step, slot, tile.tile_id)
             try:
-                return self._read(tile, draw, tuple(bad), catalog.sensors[tile.sensor], self.order.streams[stream].source == "labelled")
+                sample = self._read(tile, draw, tuple(bad), catalog.sensors[tile.sensor], self.order.streams[stream].source == "labelled")
+                return self._with_confidence(sample, catalog, row) if self.order.streams[stream].confidence else sample
             except (TilthError, OSError) as error:
                 bad.append((tile.tile_id, str(error)))
         raise RunError(f"stream {stream!r}: {len(bad)} tiles in a row cannot be read, the last says: {bad[-1][1]}; run tilth catalog check")
@@ -95,6 +102,15 @@ class TileDataset(Dataset[Sample]):
             raise DataError(f"{tile.image}: {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}")
         mask = self._labels(tile, window) if taught else self._compared_labels(tile, window)
         return Sample(pixels.data, pixels.valid, mask, geometry, tile.tile_id, draw, bad)
+
+    def _with_confidence(self, sample: Sample, catalog: Catalog, row: int) -> Sample:
+        """Add how sure the maker of the label was; a tile of which nobody said counts in full."""
+        place, part = confidence_place(catalog, row), sample.geometry.window
+        if place is None:
+            return dataclasses.replace(sample, confidence=np.full(sample.mask.shape, FULL, np.uint8))
+        uri, whole = place
+        window = Window(whole.column + part.column, whole.row + part.row, part.width, part.height)
+        return dataclasses.replace(sample, confidence=read_confidence(uri, window))
 
     def _labels(self, tile: Tile, window: Window) -> NDArray[np.uint8]:
         if tile.label is None:
@@ -128,6 +144,7 @@ class RawBatch:
         tile_id: catalog identifiers.
         draw: seeds of the samples.
         bad: unreadable tiles met, with the reason.
+        confidence: uint8 (B, h, w), percents, 255 = not known, also in the padding; None where the stream does not ask for it.
     """
 
     stored: torch.Tensor
@@ -137,11 +154,19 @@ class RawBatch:
     tile_id: list[str]
     draw: list[int]
     bad: list[tuple[str, str]]
+    confidence: torch.Tensor | None = None
 
     def pin_memory(self) -> RawBatch:
         """Called by the loader where a GPU will fetch the batch."""
         return RawBatch(
-            self.stored.pin_memory(), self.valid.pin_memory(), self.mask.pin_memory(), self.geometry, self.tile_id, self.draw, self.bad
+            self.stored.pin_memory(),
+            self.valid.pin_memory(),
+            self.mask.pin_memory(),
+            self.geometry,
+            self.tile_id,
+            self.draw,
+            self.bad,
+            None if self.confidence is None else self.confidence.pin_memory(),
         )
 
 
@@ -167,15 +192,36 @@ def collate(samples: Sequence[Sample]) -> RawBatch:
         [sample.tile_id for sample in samples],
         [sample.draw for sample in samples],
         [item for sample in samples for item in sample.bad],
+        _collate_confidence(samples, mask.shape),
     )
+
+
+def _collate_confidence(samples: Sequence[Sample], shape: tuple[int, ...]) -> torch.Tensor | None:
+    """Pad and stack the confidence of samples, if they have any."""
+    if samples[0].confidence is None:
+        return None
+    confidence = np.full(shape, UNKNOWN, np.uint8)
+    for index, sample in enumerate(samples):
+        assert sample.confidence is not None, "samples of one stream are alike"
+        rows, columns = sample.confidence.shape
+        confidence[index, :rows, :columns] = sample.confidence
+    return torch.from_numpy(confidence)
 
 
 def to_batch(raw: RawBatch, sensor: Sensor, size: int, device: torch.device) -> Batch:
     """Make the weak view of a batch on the training device, and normalise it."""
     stored = raw.stored.to(device, non_blocking=True)
     mask, valid = raw.mask.to(device, non_blocking=True), raw.valid.to(device, non_blocking=True)
+    if raw.confidence is not None:
+        # Both take the nearest pixel, so they go the same way as one number.
+        mask = mask.to(torch.int32) + (raw.confidence.to(device, non_blocking=True).to(torch.int32) << _BITS)
     image, mask, valid = weak_view(stored, mask, valid, raw.geometry, size, sensor)
-    return Batch(image=normalise(image, valid, sensor), mask=mask, valid=valid, tile_id=raw.tile_id, draw=raw.draw)
+    batch = Batch(image=normalise(image, valid, sensor), mask=mask, valid=valid, tile_id=raw.tile_id, draw=raw.draw)
+    if raw.confidence is not None:
+        percents = mask >> _BITS
+        batch["mask"] = mask & IGNORE_INDEX
+        batch["confidence"] = torch.where(percents == UNKNOWN, 1.0, percents.to(torch.float32) / FULL)
+    return batch
 
 
 class _Schedule:

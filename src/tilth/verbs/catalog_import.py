@@ -19,7 +19,7 @@ class CatalogImportOptions(ImportConfig):
     """Options of ``tilth catalog import``."""
 
     table: Path = pydantic.Field(
-        json_schema_extra={"positional": True}, description=".parquet, .csv, or vector file of footprints, with a row for each tile"
+        json_schema_extra={"positional": True}, description=".parquet, .csv, footprints (vector file) or split list (.txt): a row a tile"
     )
     out: Path = pydantic.Field(description="catalog file to write, .parquet")
 
@@ -31,9 +31,10 @@ class CatalogImportOptions(ImportConfig):
 
 @verb("catalog import", CatalogImportOptions)
 def catalog_import(options: CatalogImportOptions, console: Console) -> Result:
-    """Make a catalog of a table of images: Parquet, CSV, or footprints.
+    """Make a catalog of a table of images: Parquet, CSV, footprints, or split list.
 
-    Relative paths in the table start from its own folder, or from --root.
+    Relative paths in the table start from its own folder, or from --root. A split list has a line for each image: its path, a blank, and
+    the path of its mask; further words of a line mean nothing.
     """
     from tilth.catalog.discover import Problem
     from tilth.catalog.from_table import import_table

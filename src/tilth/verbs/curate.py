@@ -12,28 +12,16 @@ from tilth.config import Config
 from tilth.curation.config import DiversityConfig, EntropyReading, FilterConfig, ScoringConfig
 from tilth.errors import needs_extra
 from tilth.verbs.console import Console
-from tilth.verbs.options import InferenceConfig
+from tilth.verbs.options import SideBySideConfig
+from tilth.verbs.pool import open_pool
 from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
-    from tilth.catalog.table import Catalog
     from tilth.curation.curate import Curation, Score
     from tilth.models.segmenter import Segmenter
 
 _LISTED = 5
 """Tiles that cannot be read that are named with their reason."""
-
-
-class CurateInferenceConfig(InferenceConfig):
-    """How tiles larger than a window are cut up, and where they are computed."""
-
-    overlap: int = pydantic.Field(0, ge=0, description="pixels that neighbouring windows share, blended smoothly (S5: none)")
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _quarter(cls, values: Any) -> Any:
-        # Scores need no smooth seams, so windows share nothing unless asked to.
-        return values
 
 
 class RayConfig(Config):
@@ -68,7 +56,7 @@ class CurateOptions(Config):
     scoring: ScoringConfig = pydantic.Field(default_factory=ScoringConfig, description="what is asked of every tile")
     filters: FilterConfig = pydantic.Field(default_factory=FilterConfig, description="which tiles are dropped for what they are")
     diversity: DiversityConfig = pydantic.Field(default_factory=DiversityConfig, description="how places are shared out")
-    inference: CurateInferenceConfig = pydantic.Field(default_factory=CurateInferenceConfig, description="how tiles are scored")
+    inference: SideBySideConfig = pydantic.Field(default_factory=SideBySideConfig, description="how tiles are scored")
     ray: RayConfig = pydantic.Field(default_factory=RayConfig, description="score on a Ray cluster")
 
     @pydantic.field_validator("unlabelled", "labelled", mode="before")
@@ -91,8 +79,8 @@ def curate(options: CurateOptions, console: Console) -> Result:
     """
     from tilth.catalog.table import Catalog
     from tilth.curation.curate import CATALOG_FILE, DECISIONS_FILE, RECORD_FILE, Request, curate_pool
-    from tilth.curation.opinion import Running
     from tilth.models.segmenter import Segmenter
+    from tilth.models.tiles import Running
 
     if options.report:
         # Told now, and not after hours of scoring.
@@ -103,7 +91,7 @@ def curate(options: CurateOptions, console: Console) -> Result:
     inference = options.inference.arguments()
     running = Running(**inference)
     segmenter = Segmenter.load(options.model, "cpu")
-    pool = _open(options.unlabelled, options.unlabelled_split)
+    pool = open_pool(options.unlabelled, options.unlabelled_split)
     request = Request(options.tiles, options.entropy, options.scoring, options.filters, options.diversity, options.labelled_split)
     found = curate_pool(
         pool,
@@ -126,21 +114,6 @@ def curate(options: CurateOptions, console: Console) -> Result:
         outputs["report"] = tilth.reporting.curation.build_curation_page(found.record, sheets, options.out / "report.html")
     _warn(found, console)
     return Result(summary=_summary(found), outputs=outputs, values=_values(found))
-
-
-def _open(paths: tuple[Path, ...], splits: tuple[str | None, ...]) -> Catalog:
-    """Open the pool; of catalogs with splits the rows that were asked for."""
-    from tilth.catalog.rows import name_splits
-    from tilth.catalog.table import Catalog
-    from tilth.errors import CatalogError
-
-    parts = [Catalog.open(path) for path in paths]
-    chosen = [part.filter(split=splits) if set(part.counts("split")) - {None} else part for part in parts]
-    whole = Catalog.concat(chosen)
-    if not len(whole) and any(map(len, parts)):
-        wanted = ", ".join(str(split or "none") for split in splits)
-        raise CatalogError(f"{paths[0]}: no tile in split {wanted}; splits there: {name_splits(parts[0].table['split'])}")
-    return whole
 
 
 def _scoring(options: CurateOptions, segmenter: Segmenter, running: Any) -> Score:

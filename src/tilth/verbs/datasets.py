@@ -9,6 +9,7 @@ import pydantic
 from tilth.config import Config
 from tilth.datasets.options import PrepareConfig
 from tilth.verbs.console import Console
+from tilth.verbs.options import require_suffix
 from tilth.verbs.registry import Result, verb
 
 
@@ -20,6 +21,14 @@ class DatasetsInfoOptions(Config):
     """Options of ``tilth datasets info``."""
 
     name: str = pydantic.Field(json_schema_extra={"positional": True}, description="name of a data set, or path of a card, .yaml")
+    scheme_out: Path | None = pydantic.Field(
+        None, description="class scheme file to write, .json, as tilth catalog build and import take it"
+    )
+
+    @pydantic.field_validator("scheme_out")
+    @classmethod
+    def _is_json(cls, value: Path | None) -> Path | None:
+        return require_suffix(value, ".json", "a class scheme is a JSON file")
 
 
 class DatasetsPrepareOptions(PrepareConfig):
@@ -49,9 +58,17 @@ def datasets_info(options: DatasetsInfoOptions, _console: Console) -> Result:
     """Describe a data set: classes, licence, citation, how to get it, folders."""
     from tilth.datasets.describe import describe_card
     from tilth.datasets.shelf import load_card
+    from tilth.errors import UsageError
+    from tilth.imagery.write import write_json
 
     card = load_card(options.name)
-    return Result(summary=tuple(describe_card(card)), values=card.model_dump(mode="json"))
+    outputs = {}
+    if options.scheme_out is not None:
+        if not card.labels or not card.labels[0].classes:
+            raise UsageError(f"data set {card.name!r} has no classes of its own, so there is no scheme to write")
+        scheme = card.labels[0].scheme(card.name)
+        outputs["class scheme"] = write_json(options.scheme_out, scheme.model_dump(mode="json", exclude_defaults=True))
+    return Result(summary=tuple(describe_card(card)), outputs=outputs, values=card.model_dump(mode="json"))
 
 
 @verb("datasets prepare", DatasetsPrepareOptions)
@@ -65,7 +82,7 @@ def datasets_prepare(options: DatasetsPrepareOptions, console: Console) -> Resul
     )
     catalog = done.catalog
     splits = ", ".join(f"{name or 'no split'} {count}" for name, count in catalog.counts("split").items())
-    masks = f"{done.decoded} masks decoded" if done.decoded else "masks used where they lie"
+    masks = f"{done.decoded} masks decoded" if done.decoded else "masks used where they lie" if len(catalog.labelled()) else "no masks"
     cite = (f"cite: {done.card.citation}",) if done.card.citation else ()
     return Result(
         summary=(f"{len(catalog)} tiles of {done.images} images, {len(catalog.labelled())} with labels ({splits}); {masks}", *cite),

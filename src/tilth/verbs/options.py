@@ -68,6 +68,35 @@ class InferenceConfig(WindowConfig):
         return self.model_dump() | {"device": pick_device(self.device)}
 
 
+class SideBySideConfig(InferenceConfig):
+    """How images larger than a window are cut up where no seam shows: windows side by side, each pixel once."""
+
+    overlap: int = pydantic.Field(0, ge=0, description="pixels that neighbouring windows share, blended smoothly (S5: none)")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _quarter(cls, values: Any) -> Any:
+        # Windows share nothing unless asked to.
+        return values
+
+
+class SpeedConfig(Config):
+    """How fast a device is, for whoever wants to know how long something takes on another one than this."""
+
+    tflops: float | None = pydantic.Field(
+        None, gt=0, description="million million operations a second that the device reaches on networks; measured here if not given"
+    )
+    gigabytes_per_s: float | None = pydantic.Field(
+        None, gt=0, description="memory that it reads and writes in a second, with tflops; what is not given takes no time"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gigabytes_per_s is not None and self.tflops is None:
+            raise ValueError("gigabytes_per_s is for a device whose tflops are given, too; give both, or leave it out")
+        return self
+
+
 def pick_device(name: str) -> str:
     """Resolve ``auto`` to the GPU where there is one.
 

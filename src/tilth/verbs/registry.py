@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "inspect": "tilth.verbs.inspect:inspect",
         "catalog build": "tilth.verbs.catalog:catalog_build",
         "catalog import": "tilth.verbs.catalog_import:catalog_import",
+        "catalog export": "tilth.verbs.catalog_export:catalog_export",
         "catalog check": "tilth.verbs.catalog:catalog_check",
         "catalog split": "tilth.verbs.catalog:catalog_split",
         "catalog show": "tilth.verbs.catalog:catalog_show",
@@ -40,6 +41,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Training": {
         "pretrain": "tilth.verbs.train:pretrain",
         "finetune": "tilth.verbs.train:finetune",
+        "label": "tilth.verbs.label:label",
     },
     "Models": {
         "models list": "tilth.verbs.models:models_list",

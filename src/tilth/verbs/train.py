@@ -57,6 +57,11 @@ def _train(
     from tilth.verbs.train_data import assign_streams, check_validation, choose_tiles, choose_unlabelled
     from tilth.verbs.train_model import NO_CLASSES, starting_model
 
+    if options.dry_run:
+        from tilth.verbs.dry_run import foresee
+
+        found = foresee(options)
+        return Result(summary=found.lines, values=found.values)
     kind, _ = choose_method(options.method, options.settings)
     choose = choose_tiles if kind.needs_labels else choose_unlabelled
     tiles = choose(options, pool, pool_splits)
@@ -176,7 +181,7 @@ def _fit(trainer: Trainer, run: Run, resume: bool) -> FitResult:
 
 def _resolved(options: TrainOptions, method: Method, tiles: TrainingTiles) -> dict[str, Any]:
     """The recipe with every default written out, the method's settings too; ``--config`` takes it as it is."""
-    written = options.model_dump(mode="json", exclude={"resume"}) | {
+    written = options.model_dump(mode="json", exclude={"resume", "dry_run", "speed"}) | {
         "settings": {**options.settings, **method.config.model_dump(mode="json")}
     }
     # A default split that has no tiles is none; written out it would be one that was asked for.

@@ -71,7 +71,7 @@ def choose_tiles(
         # In a catalog with splits, tiles without one were set aside because they see ground of val or test.
         held_out = [part.filter(split=set(part.counts("split")) - learnt_from) for part in catalogs if _split(part)]
     chosen, left_out = _pool(pool, pool_splits, [labelled, *held_out])
-    return TrainingTiles(labelled, validation, chosen, left_out)
+    return TrainingTiles(labelled, validation, _fewer(options, chosen), left_out)
 
 
 def choose_unlabelled(
@@ -119,7 +119,7 @@ def choose_unlabelled(
             f"split {wanted!r}, to validate on, has sensor {validation.sensor().name!r}, the pool {chosen.sensor().name!r}; "
             "all tiles must come in the same bands and scaling"
         )
-    return TrainingTiles(None, validation, chosen, left_out)
+    return TrainingTiles(None, validation, _fewer(options, chosen), left_out)
 
 
 def _labelled(options: TrainOptions, everything: Catalog) -> tuple[Catalog, Catalog | None]:
@@ -167,6 +167,20 @@ def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], closed: list[
             f"splits; splits there: {name_splits(_concat(catalogs).table['split'])}; see unlabelled_split"
         )
     return pool.take(np.flatnonzero(kept)), int((~kept).sum())
+
+
+def _fewer(options: TrainOptions, pool: Catalog) -> Catalog:
+    """Draw as many tiles of the pool as were asked for; the first of one order of all, so that more tiles hold fewer."""
+    import numpy as np
+
+    from tilth import seeds
+
+    count = options.unlabelled_tiles if isinstance(options, PretrainOptions) else None
+    if count is None:
+        return pool
+    if count > len(pool):
+        raise CatalogError(f"unlabelled_tiles={count}: the pool has only {len(pool)} tiles; ask for fewer, or leave it out for all")
+    return pool.take(np.sort(seeds.generator(0, "tiles of the pool").permutation(len(pool))[:count]))
 
 
 def _split(catalog: Catalog) -> bool:

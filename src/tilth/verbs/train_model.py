@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.classes import ClassScheme, LandClass
-from tilth.errors import SensorMismatchError, UsageError
+from tilth.errors import SensorMismatchError, UnreadableFileError, UsageError
 from tilth.sensors import Band
 from tilth.verbs.train_options import TrainOptions
 
@@ -60,7 +60,7 @@ def starting_model(options: TrainOptions, sensor: Sensor, scheme: ClassScheme) -
         return Start(build_segmenter(options.network, sensor, scheme, options.loop.seed))
     place, kind = _source(options.initial_weights)
     if kind in ("tilth-segmenter", "tilth-encoder"):
-        if options.take is not None:
+        if options.take is not None and (kind == "tilth-encoder" or not _has_branches(place)):
             raise UsageError(f"{place}: holds one model, of which nothing is chosen, and take is {options.take!r}; leave take out")
         return (_from_folder if kind == "tilth-segmenter" else _from_encoder)(options, place, sensor, scheme)
     from tilth.models.weights.importing import load_all_but_classes, report_tree
@@ -148,8 +148,14 @@ def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cla
     """Take a model; if it is for other classes, all of it but its class layer."""
     from tilth.models.segmenter import Segmenter, build_segmenter
 
-    model = Segmenter.load(place).train()
+    model = Segmenter.load(place)
+    branch, _, part = (options.take or "").partition(":")
+    if branch:
+        model = _one_branch(place, model, branch, sensor)
+    model.train()
     _check_sensor(place, model.sensor, sensor)
+    if part:
+        return _encoder_of(options, place, model, part, sensor, scheme)
     network = model.config.network
     told = _unheard(options, place, network, sensor)
     if model.scheme.names == scheme.names:
@@ -169,6 +175,50 @@ def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cla
             "encoder and decoder are taken, the class layer starts fresh"
         )
     return Start(fresh, told, _origin(place, "all but the class layer"))
+
+
+def _has_branches(place: Path) -> bool:
+    from tilth.models.weights.importing import describe_folder, folder_of_ours
+
+    folder = folder_of_ours(place)
+    found = None if folder is None else describe_folder(folder)
+    return getattr(getattr(found, "network", None), "fusion", None) is not None
+
+
+def _one_branch(place: Path, model: Segmenter, branch: str, sensor: Sensor) -> Segmenter:
+    """Take the branch for one sensor out of a model for a sum of sensors."""
+    from tilth.models.fused import branch_segmenter
+
+    try:
+        part = branch_segmenter(model, branch)
+    except UsageError as error:
+        raise UsageError(f"{place}: take={branch}: {error}") from None
+    # Bands of a sum are stored in a type that holds all; what a tile holds is the catalog's to say.
+    part.config = part.config.model_copy(update={"sensor": part.sensor.model_copy(update={"dtype": sensor.dtype})})
+    return part
+
+
+def _encoder_of(options: TrainOptions, place: Path, model: Segmenter, part: str, sensor: Sensor, scheme: ClassScheme) -> Start:
+    """Put the encoder of a model into the network that this training asks for: another decoder may stand on it."""
+    from tilth.models.segmenter import build_segmenter
+    from tilth.models.weights.load import load_weights
+    from tilth.models.weights.report import BEHIND_ENCODER
+
+    if part != "encoder":
+        raise UsageError(f"{place}: take={options.take}: of a branch the whole is taken, or with :encoder its encoder; no {part!r}")
+    fresh = build_segmenter(options.network, sensor, scheme, options.loop.seed)
+    tensors = {name: tensor for name, tensor in model.network.state_dict().items() if name.startswith("encoder.")}
+    other = UsageError(
+        f"{place}: its encoder ({model.config.network.title}) is not that of {options.network.title}; give a network with the same encoder"
+    )
+    try:
+        report = load_weights(fresh, tensors)
+    except UnreadableFileError:
+        raise other from None
+    if any(name.startswith("encoder.") and not name.startswith(BEHIND_ENCODER) for name in report.missing):
+        raise other
+    told = [f"{place}: the encoder of {options.take}; decoder and class layer of {fresh.config.network.title} start fresh"]
+    return Start(fresh, told, _origin(place, f"encoder of {options.take}"))
 
 
 def _classes(names: Sequence[str]) -> str:

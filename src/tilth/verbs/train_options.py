@@ -12,7 +12,7 @@ from tilth.config import Config
 from tilth.methods import method_names
 from tilth.models.config import NetworkConfig
 from tilth.training.config import LoopConfig
-from tilth.verbs.options import WindowConfig
+from tilth.verbs.options import SpeedConfig, WindowConfig
 
 
 class TrainOptions(Config):
@@ -34,6 +34,8 @@ class TrainOptions(Config):
     take: str | None = pydantic.Field(
         None, description="which part of a published file that holds several networks: s1, s2, teacher, encoder_q, ..."
     )
+    dry_run: bool = pydantic.Field(False, description="only say what it would take: steps, tiles, memory, time")
+    speed: SpeedConfig = pydantic.Field(default_factory=SpeedConfig, description="speed that dry_run reckons with")
     resume: bool = pydantic.Field(False, description="go on from the run's newest checkpoint")
     network: NetworkConfig = pydantic.Field(default_factory=NetworkConfig, description="the network, unless a model folder brings one")
     weak: WeakConfig = pydantic.Field(default_factory=WeakConfig, description="resize, crop and flips of every tile")
@@ -64,6 +66,9 @@ class PretrainOptions(TrainOptions):
     unlabelled: tuple[Path, ...] = pydantic.Field((), description="catalogs of the unlabelled pool; may name the labelled catalog too")
     unlabelled_split: tuple[str | None, ...] = pydantic.Field(
         ("train",), description="rows of the pool to use; a catalog without any split is used whole"
+    )
+    unlabelled_tiles: int | None = pydantic.Field(
+        None, ge=1, description="keep only this many tiles of the pool, drawn at random, always the same ones; more tiles hold fewer"
     )
 
 

@@ -167,7 +167,7 @@ def count_values(group: Group, members: Sequence[Member], *, band: int = 0, indi
         try:
             # As read_label does: indices of a palette, 0 and 1 of a bilevel image.
             plainly = member.path.suffix.lower() in plain.IMAGE_SUFFIXES and (group.palette or group.count == 1)
-            pixels = _read(str(member.path), plainly and indices and not plain.is_deep_colour_png(member.path))
+            pixels = _read(str(member.path), plainly and indices and not plain.is_beyond_pillow(member.path))
         except (DataError, MissingFileError) as error:
             values.problems.append(Problem(str(member.path), str(error).removeprefix(f"{member.path}: ")))
             continue
