@@ -22,18 +22,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
+from measuring import Round, count_flops, machine, peak_mib, spread, timed
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tilth.models.by_name import create
 
@@ -41,10 +37,6 @@ NETWORK = "upernet_vit_b"
 CLASSES = 16
 ATTENTIONS = ("explicit", "sdpa")
 PASSES = ("forward", "both")
-
-Round = tuple[float, float]
-"""Seconds by the wall clock and of the processors."""
-
 
 def make_network(attention: str, size: int, device: str, *, checkpointing: bool = False) -> nn.Module:
     """The network with fresh weights, the same for both kinds of attention."""
@@ -68,16 +60,6 @@ def make_pass(network: nn.Module, images: torch.Tensor, kind: str, precision: st
     return forward if kind == "forward" else both
 
 
-def timed(work: Callable[[], None], device: str) -> Round:
-    """Run it to its end."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    wall, processor = time.perf_counter(), time.process_time()
-    work()
-    wait()
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
 def ways_of(size: int, kind: str, arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """Everything that is compared at one size."""
     images = torch.randn(
@@ -96,20 +78,6 @@ def ways_of(size: int, kind: str, arguments: argparse.Namespace) -> dict[str, Ca
     return ways
 
 
-def count_flops(size: int, kind: str) -> int:
-    """Floating-point operations of one image, on a network without memory."""
-    with torch.device("meta"):
-        network, images = create(NETWORK, 3, CLASSES, size, attention="explicit"), torch.empty(2, 3, size, size)
-    with FlopCounterMode(display=False) as counter:
-        make_pass(network.train(kind == "both"), images, kind, "fp32")()
-    return int(counter.get_total_flops()) // len(images)
-
-
-def spread(values: list[float], shown: str) -> str:
-    """Median, and lowest to highest."""
-    return f"{statistics.median(values):{shown}} ({min(values):{shown}} to {max(values):{shown}})"
-
-
 def measure_time(size: int, kind: str, arguments: argparse.Namespace) -> None:
     """Time all ways in turns and print them."""
     ways = ways_of(size, kind, arguments)
@@ -120,7 +88,7 @@ def measure_time(size: int, kind: str, arguments: argparse.Namespace) -> None:
             found = timed(ways[name], arguments.device)
             if number:
                 rounds[name].append(found)
-    operations = count_flops(size, kind)
+    operations = count_flops(lambda: create(NETWORK, 3, CLASSES, size, attention="explicit"), size, backward=kind == "both")
     print(f"{'':20} {'images a second':>26} {'ratio to explicit':>26} {'ms processor/image':>28} {'share of peak':>14}")
     for name, found in rounds.items():
         precision, _, _ = name.partition(" ")
@@ -152,34 +120,7 @@ def peak(way: str, size: int, batch: int, device: str) -> float:
     attention, precision, checkpointing = way.split(",")
     network = make_network(attention, size, device, checkpointing=checkpointing == "1").train()
     work = make_pass(network, torch.randn(batch, 3, size, size, device=device), "both", precision)
-    if device == "cuda":
-        torch.cuda.synchronize()
-        held = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - held) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    work()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def machine(arguments: argparse.Namespace) -> Iterator[str]:
-    """What it was measured on."""
-    processor = platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    yield f"{processor}, {os.cpu_count()} processors, {arguments.threads} thread(s), load {os.getloadavg()[0]:.1f}"
-    if arguments.device == "cuda":
-        yield torch.cuda.get_device_name()
-    yield f"Python {platform.python_version()}, torch {torch.__version__}; {NETWORK}, {CLASSES} classes, batches of {arguments.batch}"
+    return peak_mib(work, device)
 
 
 def main() -> None:
@@ -199,7 +140,8 @@ def main() -> None:
     if arguments.peak_of:
         print(peak(arguments.peak_of, sizes[0], arguments.batch, arguments.device))
         return
-    print("\n".join(machine(arguments)))
+    print("\n".join(machine(arguments.threads, arguments.device)))
+    print(f"{NETWORK}, {CLASSES} classes, batches of {arguments.batch}")
     for size in sizes:
         for kind in PASSES if arguments.repeats else ():
             measure_time(size, kind, arguments)

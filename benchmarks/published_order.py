@@ -9,8 +9,7 @@ Chance is ours: tiles, crops, colours and boxes are those that a training of til
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -32,8 +31,8 @@ from tilth.training.order import Order
 IGNORED, PADDED = 255, 254
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Pieces = dict[str, float]
-"""Seconds by name of the piece."""
+Note = Callable[[str], None]
+"""Is told when a piece of the step is done."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Unlabelled:
 class PublishedLoader:
     """Loads batches one image after the other, in this process, as each worker of the published loaders does."""
 
-    def __init__(self, order: Order, catalogs: dict[str, Catalog], weak: WeakConfig) -> None:
-        self.order, self.catalogs, self.weak = order, catalogs, weak
+    def __init__(self, order: Order, catalogs: dict[str, Catalog], weak: WeakConfig, note: Note = lambda _piece: None) -> None:
+        self.order, self.catalogs, self.weak, self.note = order, catalogs, weak, note
 
     def labelled(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 (B, 3, S, S) and labels int64 (B, S, S)."""
@@ -68,6 +67,9 @@ class PublishedLoader:
         tile = self.catalogs[stream].tile(self.order.index(stream, step, slot))
         image = Image.open(tile.image).convert("RGB")
         mask = Image.open(tile.label) if tile.label else Image.fromarray(np.zeros((image.height, image.width), np.uint8))
+        image.load()
+        mask.load()
+        self.note("read")
         return image, mask, seeds.derive(self.order.seed, "draw", stream, step, slot, tile.tile_id)
 
     def _crop(self, image: Image.Image, mask: Image.Image, draw: int, padding: int) -> tuple[Image.Image, Image.Image]:
@@ -80,15 +82,21 @@ class PublishedLoader:
     def _labelled(self, step: int, slot: int) -> tuple[Tensor, Tensor]:
         image, mask, draw = self._open("labelled", step, slot)
         image, mask = self._crop(image, mask, draw, IGNORED)
-        return normalised(image), torch.from_numpy(np.array(mask)).long()
+        made = normalised(image), torch.from_numpy(np.array(mask)).long()
+        self.note("weak view")
+        return made
 
     def _unlabelled(self, stream: str, step: int, slot: int) -> tuple[Tensor, ...]:
         image, mask, draw = self._open(stream, step, slot)
         image, mask = self._crop(image, mask, draw, PADDED)
+        weak = normalised(image)
+        self.note("weak view")
         views = [normalised(strong_by_pillow(image.copy(), draw_strong(draw, StrongConfig(), view))) for view in range(2)]
         ignore = torch.from_numpy(np.array(mask)).long()
         ignore = torch.where(ignore == PADDED, IGNORED, 0)
-        return (normalised(image), *views, ignore, *(box_map(draw, self.weak.size, view) for view in range(2)))
+        boxes = [box_map(draw, self.weak.size, view) for view in range(2)]
+        self.note("strong view")
+        return weak, *views, ignore, *boxes
 
 
 def weak_by_pillow(image: Image.Image, plan: WeakDraw, size: int, padding: int, filter_: Image.Resampling) -> Image.Image:
@@ -134,7 +142,7 @@ def published_step(
     other: Unlabelled,
     *,
     autocast: Callable[[], AbstractContextManager[object]],
-    note: Callable[[str], None],
+    note: Note,
     threshold: float = 0.95,
 ) -> tuple[Tensor, Tensor]:
     """Compute labelled and unlabelled loss, each still to be halved; ``note`` is told when a piece is done."""
@@ -143,7 +151,7 @@ def published_step(
     inside = first.box == 1
     wide = inside.unsqueeze(1).expand(strong.shape)
     strong[wide] = other.strong[wide]
-    note("mix")
+    note("rest")
     with torch.no_grad():
         network.eval()
         logits, logits_other = network(torch.cat([first.weak, other.weak])).detach().chunk(2)
@@ -159,31 +167,5 @@ def published_step(
         loss_u = F.cross_entropy(logits_s, target, reduction="none")
         loss_u = loss_u * ((confidence >= threshold) & (ignore != IGNORED))
         loss_u = loss_u.sum() / (ignore != IGNORED).sum()
-    note("losses")
+    note("rest")
     return loss_x, loss_u
-
-
-class Stopwatch:
-    """Adds up what pieces take, on the clock of the wall or of the processors."""
-
-    def __init__(self, wait: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.pieces: Pieces = {}
-        self._wait, self._clock = wait, clock
-        self._last = clock()
-
-    def start(self) -> None:
-        """Forget what passed since the last piece."""
-        self._wait()
-        self._last = self._clock()
-
-    def note(self, name: str) -> None:
-        """A piece is done."""
-        self._wait()
-        now = self._clock()
-        self.pieces[name] = self.pieces.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def take(self) -> Iterator[tuple[str, float]]:
-        """Hand out the sums and begin anew."""
-        found, self.pieces = self.pieces, {}
-        yield from found.items()

@@ -25,8 +25,8 @@ class Splits(Config):
     Attributes:
         folders: split name by the value that ``{split}`` takes in the patterns.
         files: listing file with ``{split}`` in its path, one stem or file name a line, as ``splits/{split}.txt``.
-        listings: split name by the value that ``{split}`` takes in ``files``; each must list something, and other listing files are not read.
-            Without it each file is a split of its own name.
+        listings: split name by the value that ``{split}`` takes in ``files``; each must list something, and other listing files are not
+            read. Without it each file is a split of its own name.
         stems: stems by split name; a text is taken apart at spaces.
         by: placeholder whose value is listed.
         rest: split of places that are not listed; None leaves them without one.

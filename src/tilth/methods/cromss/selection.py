@@ -75,52 +75,81 @@ def select(
     Returns:
         Weights and selected pixels.
     """
-    modalities = len(confidence)
     labelled = labelled_pixels(label, classes)
     if ratio == 0:
         return Selection(torch.where(labelled, confidence, 0.0), torch.zeros_like(confidence, dtype=torch.bool))
-    groups = classes if balanced else 1
-    # Row 0 of the histograms takes the pixels that do not count.
-    row = torch.where(labelled, label + 1 if balanced else 1, 0).flatten()
-    offset = torch.arange(modalities, device=label.device).view(-1, 1) * groups
-    row = torch.where(row > 0, row + offset, 0).flatten()
-
-    values = confidence.reshape(-1)
-    bits = values.clamp(0, 1).view(torch.int32)
-    counted = _count(row, _digits(values, bits, ranking), modalities * groups, pooled, _BINS if ranking == "exact" else _COARSE)
+    ranks = _Ranks(confidence, label, labelled, classes if balanced else 1, balanced, pooled)
+    bins = _BINS if ranking == "exact" else _COARSE
+    counted = ranks.count(_SHIFTS[0]) if ranking == "exact" else ranks.count_coarse()
     total = counted.sum(1)
     wanted = (total.float() * ratio).floor().long()
     absent = wanted == 0 if rare == "drop" else total == 0
     place, wanted = _find(counted, wanted.clamp(min=1))
-    if ranking == "histogram":
-        threshold = place.float() / _COARSE
-    else:
+    if ranking == "exact":
         prefix = place
         for shift in _SHIFTS[1:]:
-            here = (bits >> (shift + _DIGIT)) == torch.cat([prefix.new_zeros(1), prefix]).index_select(0, row)
-            counted = _count(torch.where(here, row, 0), (bits >> shift) & (_BINS - 1), modalities * groups, pooled, _BINS)
-            place, wanted = _find(counted, wanted)
-            prefix = (prefix << _DIGIT) | place
+            place, wanted = _find(ranks.count(shift, prefix), wanted)
+            prefix = prefix * bins + place
         threshold = prefix.int().view(torch.float32)
-
-    threshold = torch.where(absent, torch.inf, threshold)
-    limit = torch.cat([threshold.new_full((1,), torch.inf), threshold]).index_select(0, row).view_as(confidence)
-    selected = confidence >= limit
-    # Where t is 0 all pixels of the class reach it, so nothing is divided by 0 that is looked at.
-    return Selection(torch.where(selected, 1.0, confidence / limit), selected)
+    else:
+        threshold = place.float() / bins
+    return ranks.weigh(torch.where(absent, torch.inf, threshold))
 
 
-def _digits(values: Tensor, bits: Tensor, ranking: RankingKind) -> Tensor:
-    if ranking == "exact":
-        return bits >> _SHIFTS[0]
-    return (values * _COARSE).to(torch.int32).clamp(0, _COARSE - 1)
+class _Ranks:
+    """Pixels with the row of the histogram that each belongs to: one for each modality and class, and row 0 for those that do not count."""
 
+    def __init__(
+        self, confidence: Tensor, label: Tensor, labelled: Tensor, groups: int, balanced: bool, pooled: Callable[[Tensor], Tensor]
+    ) -> None:
+        modalities, batch = confidence.shape[:2]
+        self.shape, self.pooled, self.rows = confidence.shape, pooled, modalities * groups
+        self.values = confidence.reshape(modalities * batch, -1)
+        self.bits = self.values.clamp(0, 1).view(torch.int32)
+        row = torch.where(labelled, label + 1 if balanced else 1, 0).to(torch.int32).flatten(1)
+        first = (torch.arange(modalities, dtype=torch.int32, device=label.device) * groups).view(-1, 1, 1)
+        self.row = torch.where(row > 0, row + first, 0).view_as(self.values)
+        # Image by image, what is computed on the way stays in the processor's cache.
+        self.parts = [slice(place, place + 1) for place in range(len(self.values))] if label.device.type == "cpu" else [slice(None)]
 
-def _count(row: Tensor, digit: Tensor, rows: int, pooled: Callable[[Tensor], Tensor], bins: int) -> Tensor:
-    """Histogram of each row: int64 (R, bins); row 0 is not looked at."""
-    counts = torch.zeros((rows + 1) * bins, dtype=torch.int64, device=row.device)
-    counts.scatter_add_(0, row * bins + digit, torch.ones((), dtype=torch.int64, device=row.device).expand_as(row))
-    return pooled(counts.view(rows + 1, bins)[1:])
+    def count(self, shift: int, prefix: Tensor | None = None) -> Tensor:
+        """Histogram of ten bits, of the pixels whose higher bits are those of ``prefix`` (R,): int64 (R, 1024)."""
+        counts = self._zeros(_BINS)
+        higher = None if prefix is None else torch.cat([prefix.new_zeros(1), prefix]).to(torch.int32)
+        for part in self.parts:
+            row, bits = self.row[part].flatten(), self.bits[part].flatten()
+            digit = bits >> shift
+            if higher is not None:
+                # Compared in place, so that no number changes its type.
+                row = higher.index_select(0, row).eq_(digit >> _DIGIT).mul_(row)
+                digit &= _BINS - 1
+            self._add(counts, row, digit, _BINS)
+        return self.pooled(counts.view(-1, _BINS)[1:])
+
+    def count_coarse(self) -> Tensor:
+        """Histogram of all values between 0 and 1: int64 (R, 2048)."""
+        counts = self._zeros(_COARSE)
+        for part in self.parts:
+            digit = (self.values[part].flatten() * _COARSE).to(torch.int32).clamp_(0, _COARSE - 1)
+            self._add(counts, self.row[part].flatten(), digit, _COARSE)
+        return self.pooled(counts.view(-1, _COARSE)[1:])
+
+    def weigh(self, threshold: Tensor) -> Selection:
+        """Weights by the thresholds (R,) of all rows."""
+        limits = torch.cat([threshold.new_full((1,), torch.inf), threshold])
+        weight, selected = torch.empty_like(self.values), torch.empty_like(self.values, dtype=torch.bool)
+        for part in self.parts:
+            values, limit = self.values[part], limits.index_select(0, self.row[part].flatten()).view_as(self.values[part])
+            selected[part] = values >= limit
+            # Where t is 0 all pixels of the class reach it, so nothing is divided by 0 that is looked at.
+            weight[part] = torch.where(selected[part], 1.0, values / limit)
+        return Selection(weight.view(self.shape), selected.view(self.shape))
+
+    def _zeros(self, bins: int) -> Tensor:
+        return torch.zeros((self.rows + 1) * bins, dtype=torch.int64, device=self.values.device)
+
+    def _add(self, counts: Tensor, row: Tensor, digit: Tensor, bins: int) -> None:
+        counts.scatter_add_(0, (row * bins).add_(digit).long(), torch.ones((), dtype=torch.int64, device=row.device).expand_as(row))
 
 
 def _find(counted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
