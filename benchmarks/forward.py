@@ -28,9 +28,9 @@ import sys
 from collections.abc import Callable
 
 import torch
-from measuring import Round, count_flops, machine, peak_mib, spread, timed
 from torch import nn
 
+from measuring import Round, count_flops, machine, peak_mib, spread, timed
 from tilth.models.by_name import create
 
 NETWORK = "upernet_vit_b"

@@ -1,58 +1,30 @@
-"""A pool gets labels and a catalog of them: by one process or many, interrupted or not, again or anew."""
+"""A pool gets labels and a catalog of them that every other stage reads."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tilth
 from support.curation_world import SCHEME, SIDE, catalog_of, picture, save, with_alpha
+from support.labelling_calls import TILES, files, label, rows
+from tilth.catalog.check import check_catalog
 from tilth.catalog.confidence import confidence_place, read_confidence
 from tilth.catalog.table import Catalog
+from tilth.classes import ClassScheme, LandClass
 from tilth.cli.main import main
-from tilth.errors import CatalogError, ConfigError, DataError, OutputExistsError, SensorMismatchError, TilthError
-from tilth.imagery.claims import Claims
+from tilth.errors import CatalogError, ConfigError, DataError, OutputExistsError, SensorMismatchError, TilthError, UsageError
 from tilth.imagery.grid import window_transform
 from tilth.imagery.read import read_info, read_label, read_pixels
 from tilth.imagery.write import write_raster
-from tilth.labelling.config import Part
-from tilth.labelling.job import Request, labelling_identity
 from tilth.labelling.plan import plan_labels
 from tilth.models.inference import predict_tile
-from tilth.models.segmenter import Segmenter
-from tilth.models.tiles import Running
 from tilth.sensors import get_sensor
-
-TILES, SHARD = 23, 5
-
-
-def label(world: Path, out: Path, **more: Any):
-    options: dict[str, Any] = {"model": world / "model", "catalogs": world / "pool.parquet", "pictures": 0, "shard_tiles": SHARD}
-    options |= {"inference": {"window": SIDE, "device": "cpu"}, "confidence": True}
-    return tilth.label(**(options | {"out": out} | more))
-
-
-def files(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
-def rows(out: Path) -> dict[str, dict[str, Any]]:
-    return {row["tile_id"]: row for row in Catalog.open(out / "catalog.parquet").table.to_pylist()}
-
-
-@pytest.fixture(scope="module")
-def labelled(world, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("labelled") / "out"
-    label(world, out, ignore_below=0.5)
-    return out
 
 
 def test_every_tile_that_can_be_read_has_the_label_of_the_model(world, model, labelled):
@@ -231,167 +203,6 @@ def test_names_of_rasters_differ_and_later_tiles_change_none(tmp_path):
     assert sorted(plan.order.tolist()) == list(range(len(rows)))
 
 
-# Again, in parts, by several, after a kill.
-
-
-def test_same_command_again_does_nothing_anew_and_leaves_the_same_bytes(world, labelled, tmp_path):
-    shutil.copytree(labelled, tmp_path / "out")
-    before = files(tmp_path / "out")
-    again = label(world, tmp_path / "out", ignore_below=0.5, workers=1, inference={"window": SIDE, "device": "cpu", "batch_size": 9})
-    assert again.values["made"] == 0
-    assert files(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("change", [{"ignore_below": 0.6}, {"confidence": False}])
-def test_other_settings_make_everything_anew(world, labelled, tmp_path, change):
-    shutil.copytree(labelled, tmp_path / "out")
-    changed = label(world, tmp_path / "out", **({"ignore_below": 0.5} | change))
-    assert changed.values["made"] == TILES
-    label(world, tmp_path / "fresh", **({"ignore_below": 0.5} | change))
-    assert files(tmp_path / "out") == files(tmp_path / "fresh")
-
-
-def test_what_labels_depend_on_is_in_their_stamp_and_nothing_else(model):
-    requests = [
-        Request(),
-        Request(Running(window=64)),
-        Request(Running(overlap=1)),
-        Request(Running(precision="bf16-mixed")),
-        Request(flips="both"),
-        Request(ignore_below=0.1),
-        Request(confidence=True),
-    ]
-    assert len({labelling_identity(model, request) for request in requests}) == len(requests)
-    other = Request(Running(device="cuda", batch_size=9), part=Part(2, 3), workers=7, max_bad_share=1, shard_tiles=3)
-    assert labelling_identity(model, other) == labelling_identity(model, Request())
-
-
-def test_another_model_makes_everything_anew(world, labelled, tmp_path):
-    model = Segmenter.load(world / "model")
-    for parameter in model.network.segmentation_head.parameters():
-        parameter.data.mul_(-1)
-    model.save(tmp_path / "other")
-    shutil.copytree(labelled, tmp_path / "out")
-    assert label(world, tmp_path / "out", model=tmp_path / "other").values["made"] == TILES
-
-
-def test_only_what_changed_or_is_lost_is_made_again(world, tmp_path):
-    shutil.copytree(world, tmp_path / "world")
-    here, out = tmp_path / "world", tmp_path / "out"
-    label(here, out)
-    whole = files(out)
-    (out / "masks" / "plain_00.png").unlink()
-    (out / "masks" / "plain_12.png").write_bytes(b"cut short")
-    (out / "masks" / "old.png").write_bytes((out / "masks" / "plain_01.png").read_bytes())
-    again = label(here, out)
-    assert again.values["made"] == 2 * SHARD
-    assert files(out) == whole
-    save(here / "pool", "plain_06", picture(999))
-    assert label(here, out).values["made"] == SHARD
-    changed = files(out)
-    assert changed["masks/plain_06.png"] != whole["masks/plain_06.png"]
-    assert changed["masks/plain_00.png"] == whole["masks/plain_00.png"]
-
-
-def test_pool_that_grows_is_labelled_where_it_grew(world, tmp_path):
-    more = [save(tmp_path / "more", f"more_{number}", picture(300 + number)) for number in range(3)]
-    catalog_of(more).save(tmp_path / "more.parquet")
-    label(world, tmp_path / "out")
-    again = label(world, tmp_path / "out", catalogs=[world / "pool.parquet", tmp_path / "more.parquet"])
-    assert again.values["made"] == 6
-    assert len(rows(tmp_path / "out")) == TILES + 2
-
-
-def test_parts_make_together_what_one_makes(world, labelled, tmp_path):
-    out = tmp_path / "out"
-    made = []
-    for part in ("3/3", "1/3", "2/3"):
-        assert not (out / "catalog.parquet").exists()
-        made.append(label(world, out, ignore_below=0.5, part=part).values)
-    assert [values["made"] for values in made] == [5, 10, 8]
-    assert [values["missing"] for values in made] == [18, 8, 0]
-    assert files(out) == files(labelled)
-
-
-def test_catalog_of_a_finished_job_is_withdrawn_while_it_is_made_anew(world, labelled, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(labelled, out)
-    assert label(world, out, part="1/2").values["missing"] > 0
-    assert not (out / "catalog.parquet").exists()
-
-
-def _label_in_a_process(world: Path, out: Path, ready: Any, more: dict[str, Any]) -> None:
-    ready.wait()
-    label(world, out, ignore_below=0.5, **more)
-
-
-def test_processes_that_start_at_once_share_the_work(world, labelled, tmp_path):
-    out, fork = tmp_path / "out", multiprocessing.get_context("fork")
-    ready = fork.Barrier(3)
-    children = [fork.Process(target=_label_in_a_process, args=(world, out, ready, {"workers": number + 1})) for number in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(100)
-    assert [child.exitcode for child in children] == [0, 0, 0]
-    assert files(out) == files(labelled)
-
-
-def test_other_job_in_the_same_folder_waits_its_turn(world, labelled, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(labelled, out)
-    fork = multiprocessing.get_context("fork")
-    begun, over = fork.Event(), fork.Event()
-
-    def work() -> None:
-        with Claims(out / "shards" / ".claims") as claims:
-            claims.join()
-            claims.take(0)
-            begun.set()
-            over.wait(60)
-
-    child = fork.Process(target=work)
-    child.start()
-    begun.wait(60)
-    before = files(out)
-    with pytest.raises(TilthError, match="another process is labelling into it for another model or pool"):
-        label(world, out, ignore_below=0.9)
-    assert files(out) == before
-    # The same job leaves to the other what that has claimed.
-    (out / "shards" / "shard-00000.arrow").unlink()
-    assert label(world, out, ignore_below=0.5).values == {"made": 0, "missing": SHARD}
-    over.set()
-    child.join(60)
-    assert label(world, out, ignore_below=0.5).values["made"] == SHARD
-    assert files(out) == before
-
-
-def _die_at_sync(world: Path, out: Path, count: int) -> None:
-    left, inner = [count], os.fsync
-
-    def strike(handle: int) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        inner(handle)
-
-    os.fsync = strike
-    label(world, out, ignore_below=0.5)
-
-
-def test_killed_labelling_goes_on_to_the_same_bytes(world, labelled, tmp_path):
-    whole, out = files(labelled), tmp_path / "out"
-    # Three syncs for each of 52 files: the content twice, and the folder.
-    for moment in (2, 100, 151, 154):
-        shutil.rmtree(out, ignore_errors=True)
-        child = multiprocessing.get_context("fork").Process(target=_die_at_sync, args=(world, out, moment))
-        child.start()
-        child.join(100)
-        assert child.exitcode == -signal.SIGKILL
-        label(world, out, ignore_below=0.5)
-        assert files(out) == whole
-
-
 # What cannot be done.
 
 
@@ -452,3 +263,46 @@ def test_wrong_calls_are_one_line_and_leave_nothing(world, labelled, tmp_path):
     shutil.copy(world / "pool" / "plain_00.png", tmp_path / "out" / "masks" / "plain_00.png")
     with pytest.raises(TilthError, match="was not made by tilth"):
         label(world, tmp_path / "out", ignore_below=0.5)
+
+
+def test_pool_of_which_no_tile_can_be_read_is_refused(world, tmp_path):
+    rows = [save(tmp_path, name, picture(1)) for name in "ab"]
+    for row in rows:
+        Path(row["image"]).write_bytes(b"torn")
+    catalog_of(rows).save(tmp_path / "torn.parquet")
+    with pytest.raises(DataError, match=r"2 of 2 tiles cannot be labelled, more than max_bad_share allows \(1\)"):
+        label(world, tmp_path / "out", catalogs=tmp_path / "torn.parquet", max_bad_share=1)
+
+
+def test_labels_that_tiles_have_need_not_agree(world, tmp_path):
+    mine = ClassScheme(name=SCHEME.name, classes=(LandClass(name="mine", colour=(1, 2, 3)),))
+    row = save(tmp_path, "t", picture(9), label=str(tmp_path / "t.png"), label_kind="clean", scheme=SCHEME.name, split="train")
+    Catalog.from_rows([row], {"rgb": get_sensor("rgb")}, {mine.name: mine}).save(tmp_path / "mine.parquet")
+    label(world, tmp_path / "out", catalogs=[world / "labelled.parquet", tmp_path / "mine.parquet"])
+    found = Catalog.open(tmp_path / "out" / "catalog.parquet")
+    assert found.schemes == {SCHEME.name: SCHEME}
+    assert found.counts("label_kind") == {"pseudo": 7}
+
+
+def test_catalog_that_is_to_be_labelled_is_not_overwritten(world, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "out")
+    before = files(tmp_path / "out")
+    with pytest.raises(UsageError, match="its catalog is one of those to label"):
+        label(world, tmp_path / "out", catalogs=tmp_path / "out" / "catalog.parquet", ignore_below=0.9)
+    assert files(tmp_path / "out") == before
+
+
+def test_check_finds_confidence_that_cannot_be_used(labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "out")
+    catalog = Catalog.open(tmp_path / "out" / "catalog.parquet").filter(tile_id=[f"plain_0{number}" for number in range(5)])
+    assert check_catalog(catalog).ok
+    sure = tmp_path / "out" / "confidence"
+    (sure / "plain_00.png").unlink()
+    (sure / "plain_01.png").write_bytes(b"torn")
+    Image.fromarray(np.full((SIDE, SIDE), 130, np.uint8)).save(sure / "plain_02.png")
+    windows = catalog.column("confidence_window")
+    windows[3] = [0, 0, SIDE // 2, SIDE]
+    errors = check_catalog(catalog.with_columns(confidence_window=windows)).errors
+    named = [("missing file", "plain_00"), ("unreadable", "plain_01"), ("confidence", "plain_02"), ("confidence", "plain_03")]
+    assert [(item.what, item.tile_id) for item in errors] == named
+    assert [item.what for item in check_catalog(catalog, pixels=False).errors] == ["missing file", "unreadable"]

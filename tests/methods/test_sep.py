@@ -185,6 +185,9 @@ def test_tile_whose_confidence_cannot_be_used_is_left_out(tmp_path):
     lost = catalog.with_columns(confidence_window=[None] * len(catalog)).filter(tile_id="a/0")
     with pytest.raises(RunError, match="has a confidence_raster and no confidence_window"):
         dataset_of(lost, Stream("labelled", confidence=True))[("labelled", 0, 0)]
+    small = catalog.with_columns(confidence_window=[[0, 0, 9, 9]] * len(catalog)).filter(tile_id="a/0")
+    with pytest.raises(RunError, match="has not the size of its window"):
+        dataset_of(small, Stream("labelled", confidence=True))[("labelled", 0, 0)]
 
 
 def test_weights_are_those_of_an_image_resized_to_any_size(tmp_path):

@@ -67,6 +67,8 @@ WRONG = [
     ({"name": "a-${n}", "verb": "v", "each": {"n": ["x/y"]}}, {}, "stage name 'a-x/y'"),
     ({"name": "a", "verb": "v", "options": {"x": "s-${n}"}}, {"n": [1]}, "go through it with 'each'"),
     ({"name": "a", "verb": "v", "options": {"x": "${a}"}}, {"a": "${b}", "b": "x${a}"}, "refers to itself"),
+    ({"name": "a", "verb": "v", "options": {"x": "${a}"}}, {"a": "${b}", "b": "${a}"}, "refers to itself"),
+    ({"name": "a-${n}", "verb": "v", "each": {"n": [1]}, "options": {"x": "${a}"}}, {"a": "x${a}"}, "values.a refers to itself"),
 ]
 
 
@@ -119,6 +121,10 @@ def test_what_is_given_goes_before_choices_and_these_before_defaults():
     assert chosen({"weights": "mine"})["weights"] == "mine"
 
 
+def test_number_on_the_command_line_chooses_the_word_of_a_table():
+    assert chosen({"size": 10}, choices={"size": {"10": {"width": 4}}})["width"] == 4
+
+
 def test_null_given_from_outside_is_nothing_and_not_missing():
     assert chosen({"width": None})["width"] is None
 
@@ -129,6 +135,14 @@ def test_null_given_from_outside_is_nothing_and_not_missing():
         ({"size": "lrge"}, VALUES, CHOICES, "values.size=lrge: recipe 'r' does not know it; did you mean 'large'"),
         ({}, VALUES, {"size": {"large": {"widht": 3}}}, "choices.size: 'widht' is no value of the recipe; did you mean 'width'"),
         ({}, VALUES, {"kind": {}}, "choices.kind: 'kind' is no value of the recipe"),
+        ({"size": ["large"]}, VALUES, CHOICES, "values.size=['large']: recipe 'r' does not know it"),
+        (
+            {},
+            VALUES,
+            {"size": {"large": {}}, "speed": {"fast": {"size": "small"}}},
+            "choices.speed sets 'size' too late; put choices.size behind",
+        ),
+        ({}, VALUES, {"size": {"large": {"size": "small"}}}, "choices.size sets 'size' too late"),
         ({"rate": None}, VALUES | {"width": "w-${rate}"}, {}, "'rate' in 'w-${rate}' is null, nothing; give values.rate=..."),
     ],
 )

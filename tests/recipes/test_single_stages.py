@@ -32,11 +32,7 @@ RECIPE = {
     "stages": [
         {"name": "split", "verb": "catalog split", "options": SPLIT},
         {"name": "train", "verb": "finetune", "options": TRAIN},
-        {
-            "name": "score",
-            "verb": "evaluate",
-            "options": {"model": "${out}/run", "catalog": "${out}/catalog.parquet", "out": "${out}/scores", "gallery": 0},
-        },
+        {"name": "score", "verb": "evaluate", "options": SCORE},
     ],
 }
 
@@ -80,6 +76,14 @@ def test_whole_recipe_refuses_several_devices_before_anything_is_done_and_its_dr
         go(values={"devices": 2})
     assert not Path("out").exists()
     assert go(values={"devices": 2}, dry_run=True).values["to_do"] == ["split", "train", "score"]
+
+
+def test_other_processes_leave_a_stage_without_training_to_the_first_one_and_refuse_whole_recipes(field, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert go(only="split").values == {}
+    with pytest.raises(ConfigError, match="a whole recipe is done by one process, and several were started; give --only STAGE"):
+        go(until="train")
+    assert not Path("out").exists()
 
 
 def two_tasks(server: Server, words: list[str], **common: str) -> list[str]:
@@ -161,7 +165,8 @@ def test_slurm_script_parses_and_asks_for_the_tasks_that_the_training_wants(scri
     asked = directives(script)
     devices, nodes = devices_of(script)
     assert (int(asked["ntasks-per-node"]), int(asked["gpus-per-node"]), int(asked["nodes"])) == (devices, devices, nodes)
-    assert re.search(r"^srun tilth run .*--only", script, flags=re.MULTILINE)
+    # srun does not take the number of cores over from the script.
+    assert re.search(r'^srun --cpus-per-task "\$SLURM_CPUS_PER_TASK" tilth run .*--only', script, flags=re.MULTILINE)
     # It is told early enough for a log line to come: processes stop together there.
     assert int(asked["signal"].removeprefix("TERM@")) >= 300
 

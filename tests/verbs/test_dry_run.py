@@ -87,6 +87,7 @@ def test_memory_of_a_step_is_that_of_the_tensors_that_a_real_one_makes(method, n
     assert told.peak >= told.weights + told.batches + told.activations + told.optimiser
 
 
+@pytest.mark.slow
 def test_parts_follow_the_settings():
     plain, shared = cost(network=VIT, size=128), cost(network=VIT, size=128, devices=2, average_decay=0.9)
     count = sum(item.numel() for item in build_segmenter(VIT, SENSOR, SCHEME, 0).parameters() if item.requires_grad)
@@ -111,6 +112,7 @@ def test_checkpointing_spares_memory_and_costs_operations():
     assert plain.operations < spared.operations < 1.4 * plain.operations
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_closed_form():
     """Four more layers: their linear maps forwards and for two gradients each, and attention."""
     one = VIT
@@ -199,10 +201,12 @@ def test_tiles_of_the_pool_are_always_the_same_and_more_hold_fewer(field):
         ({"speed": {"gigabytes_per_s": 3}}, "gigabytes_per_s is for a device whose tflops are given"),
         ({"settings": {"threshold": 7}}, "threshold"),
         ({"settings": {"teacher": "average"}}, "no average is kept"),
+        ({"unlabelled": []}, "learns from unlabelled tiles, too"),
+        ({"validation_split": None, "loop": TRAINING["loop"] | {"schedule": {"kind": "plateau"}}}, "waits for validation scores"),
     ],
 )
 def test_wrong_request_is_refused_in_a_dry_run_as_in_the_training(field, more, message):
-    options = TRAINING | {"speed": {"tflops": 1}} | more
+    options = catalogs_of(field) | TRAINING | {"speed": {"tflops": 1}} | more
     with pytest.raises(ConfigError, match=message):
-        tilth.pretrain(method="s4p", **catalogs_of(field), out=field / "y", dry_run=True, **options)
+        tilth.pretrain(method="s4p", out=field / "y", dry_run=True, **options)
     assert not (field / "y").exists()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tilth.catalog.check_table import check_table
-from tilth.catalog.check_tile import Look, Outcome, TileReader
+from tilth.catalog.check_tile import Look, Outcome, TileReader, check_confidence
 from tilth.catalog.check_whole import Gathered
 from tilth.catalog.config import Duplicates
 from tilth.catalog.findings import CheckReport, Finding
@@ -81,7 +81,7 @@ def _examine(catalog: Catalog, look: Look, gathered: Gathered, threads: int) -> 
         start = 0
         for tiles in _runs(catalog):
             measured = gathered.measured[start : start + len(tiles)].tolist()
-            waiting.append((tiles, pool.submit(_examine_run, catalog, look, tiles, measured)))
+            waiting.append((tiles, pool.submit(_examine_run, catalog, look, tiles, start, measured)))
             start += len(tiles)
             if len(waiting) >= threads * _AHEAD:
                 first, future = waiting.popleft()
@@ -99,9 +99,12 @@ def _runs(catalog: Catalog) -> Iterator[list[Tile]]:
             yield run
 
 
-def _examine_run(catalog: Catalog, look: Look, tiles: Sequence[Tile], measured: Sequence[bool]) -> list[Outcome]:
+def _examine_run(catalog: Catalog, look: Look, tiles: Sequence[Tile], start: int, measured: Sequence[bool]) -> list[Outcome]:
     reader = TileReader(look)
-    return [
-        reader.examine(tile, catalog.sensors[tile.sensor], None if tile.scheme is None else catalog.schemes[tile.scheme], measure=measure)
-        for tile, measure in zip(tiles, measured, strict=True)
-    ]
+    outcomes = []
+    for row, (tile, measure) in enumerate(zip(tiles, measured, strict=True), start=start):
+        scheme = None if tile.scheme is None else catalog.schemes[tile.scheme]
+        outcome = reader.examine(tile, catalog.sensors[tile.sensor], scheme, measure=measure)
+        outcome.findings += check_confidence(catalog, row, look)
+        outcomes.append(outcome)
+    return outcomes

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilth.catalog.confidence import confidence_place, read_confidence
 from tilth.catalog.duplicates import pixel_digest, portrait
 from tilth.catalog.findings import Finding, make_finding
 from tilth.catalog.shares import count_classes
 from tilth.catalog.statistics import RasterStatistics, pixel_statistics, thin
-from tilth.catalog.table import Tile
+from tilth.catalog.table import Catalog, Tile
 from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.errors import DataError, MissingFileError, UnreadableFileError
 from tilth.imagery.black_border import DARK
@@ -166,6 +167,30 @@ class TileReader:
             outcome.portrait = portrait(pixels)
         if measure:
             outcome.statistics = pixel_statistics(thin(pixels, STATISTICS_SIDE), info)
+
+
+def check_confidence(catalog: Catalog, row: int, look: Look) -> Iterator[Finding]:
+    """Look at the raster that says how sure the maker of a tile's label was, if it has one.
+
+    Args:
+        catalog: any.
+        row: of the tile.
+        look: whether to read its pixels, too.
+    """
+    tile, file = catalog.tile(row), ""
+    try:
+        place = confidence_place(catalog, row)
+        if place is None:
+            return
+        file = place[0]
+        if look.pixels:
+            read_confidence(*place)
+        else:
+            read_info(file)
+    except (UnreadableFileError, MissingFileError) as error:
+        yield _reading_problem(error, tile, file)
+    except DataError as error:
+        yield make_finding("confidence", tile.tile_id, file, "percents on the grid of the image", str(error).removeprefix(f"{file}: "))
 
 
 def _reading_problem(error: Exception, tile: Tile, uri: str) -> Finding:

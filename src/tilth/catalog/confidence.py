@@ -36,7 +36,7 @@ def confidence_place(catalog: Catalog, row: int) -> tuple[str, Window] | None:
         The raster and the pixels of it that belong to the tile; None where there is none.
 
     Raises:
-        CatalogError: a raster without a window.
+        CatalogError: a raster without a window, or with one of another size than the tile's.
     """
     table = catalog.table
     if schema.CONFIDENCE_COLUMN not in table.column_names:
@@ -49,7 +49,20 @@ def confidence_place(catalog: Catalog, row: int) -> tuple[str, Window] | None:
         raise CatalogError(
             f"tile {table['tile_id'][row].as_py()!r}: has a {schema.CONFIDENCE_COLUMN} and no {WINDOW_COLUMN} (column, row, width, height)"
         )
+    if window[2:] != table["window"][row].as_py()[2:]:
+        raise CatalogError(
+            f"tile {table['tile_id'][row].as_py()!r}: {WINDOW_COLUMN} {tuple(window)} has not the size of its window "
+            f"{tuple(table['window'][row].as_py())}; a confidence lies on the grid of the image"
+        )
     return str(uri), Window(*window)
+
+
+def without_labels(catalog: Catalog) -> Catalog:
+    """Make a catalog of the same tiles without labels, schemes, and what is said of the labels' confidence."""
+    bare = {"label": None, "label_kind": "none", "scheme": None}
+    table = catalog.with_columns(**{name: [value] * len(catalog) for name, value in bare.items()}).table
+    table = table.drop_columns([name for name in (schema.CONFIDENCE_COLUMN, WINDOW_COLUMN) if name in table.column_names])
+    return Catalog(table, catalog.sensors)
 
 
 def read_confidence(uri: str, window: Window) -> NDArray[np.uint8]:

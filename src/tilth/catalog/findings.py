@@ -46,6 +46,7 @@ KINDS: dict[str, Severity] = {
     "label size": "error",
     "label grid": "error",
     "label value": "error",
+    "confidence": "error",
     "not finite": "error",
     "no data": "error",
     "constant": "error",

@@ -106,7 +106,8 @@ def image_pixels(uri: str, window: Window | None, *, indices: bool = False) -> P
 def encoded_pixels(uri: str, encoded: bytes | BinaryIO, *, indices: bool = False) -> Pixels:
     """Decode the bytes of an image file, as :func:`image_pixels` decodes a file; ``uri`` only names it in messages."""
     with _opened(uri, io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-        return _stored(uri, image, indices)
+        pixels = _stored(uri, image, indices)
+    return Pixels(np.ascontiguousarray(pixels.data), pixels.valid)
 
 
 def array_info(uri: str) -> RasterInfo:
@@ -191,7 +192,8 @@ def _colours(uri: str, image: Image.Image) -> Pixels:
     valid = np.ones(array.shape[:2], dtype=np.bool_)
     if mode in {"LA", "RGBA"}:
         array, valid = array[..., :-1], array[..., -1] > 0
-    return Pixels(np.ascontiguousarray(array.transpose(2, 0, 1)), valid)
+    # A view: whoever takes a window of it copies that alone, bands first.
+    return Pixels(array.transpose(2, 0, 1), valid)
 
 
 def _array(uri: str) -> NDArray[Any]:

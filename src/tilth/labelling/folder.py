@@ -9,11 +9,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tilth.catalog.shards import read_stamp
 from tilth.errors import OutputExistsError, TilthError, UsageError
 from tilth.imagery.claims import Claims
 from tilth.imagery.files import make_folder, remove_empty
 from tilth.imagery.made_from import stamp_in
 from tilth.imagery.write import write_json
+from tilth.labelling.plan import Plan
 from tilth.labelling.rasters import CONFIDENCE, MASKS
 from tilth.labelling.shards import SHARDS
 
@@ -40,8 +42,10 @@ def refuse_foreign(out: Path) -> None:
 
 
 @contextmanager
-def begun(out: Path, identity: str) -> Iterator[Claims]:
+def begun(out: Path, plan: Plan) -> Iterator[Claims]:
     """Make the folder and join those who do the same job in it; take it back after a failure, unless labels are there to go on from.
+
+    Shards of another job are removed before the first of their rasters is overwritten: what a shard says of rasters must not outlive them.
 
     Raises:
         OutputExistsError: it is a file, or holds something else.
@@ -52,10 +56,14 @@ def begun(out: Path, identity: str) -> Iterator[Claims]:
     made = make_folder(note.parent)
     with Claims(note.parent / _CLAIMS) as claims:
         for attempt in range(_TRIES):
-            if claims.alone() and identity_of(out) != identity:
-                write_json(note, {"identity": identity})
+            if claims.alone() and identity_of(out) != plan.identity:
+                wanted = {shard.name: shard.stamp for shard in plan.shards}
+                for path in note.parent.glob("*.arrow"):
+                    if read_stamp(path) != wanted.get(path.name):
+                        path.unlink(missing_ok=True)
+                write_json(note, {"identity": plan.identity})
             claims.join()
-            if identity_of(out) == identity:
+            if identity_of(out) == plan.identity:
                 break
             claims.leave()
             time.sleep(_PAUSE_S * (attempt > 0))
@@ -65,9 +73,10 @@ def begun(out: Path, identity: str) -> Iterator[Claims]:
             yield claims
         except Exception:
             if made and claims.alone() and not any(note.parent.glob("*.arrow")):
+                clear(out, ())
                 for path in (note, note.parent / _CLAIMS):
                     path.unlink(missing_ok=True)
-                remove_empty([out / MASKS, out / CONFIDENCE, *made])
+                remove_empty(made)
             raise
 
 
@@ -79,24 +88,20 @@ def identity_of(out: Path) -> str | None:
         return None
 
 
-def clear(out: Path, shards: Collection[str], rasters: Collection[str]) -> None:
-    """Remove what a former job left and what a killed process left half written; nobody else's files. Nobody must be at work.
+def clear(out: Path, rasters: Collection[str]) -> None:
+    """Remove rasters that a former job left and what a killed process left half written; nobody else's files. Nobody must be at work.
 
     Args:
         out: folder of the job.
-        shards: names of the files that belong to it.
-        rasters: names of those, below the folder, with forward slashes.
+        rasters: names of those that belong to it, below the folder, with forward slashes.
     """
-    for path in (out / SHARDS).iterdir():
-        if path.name not in shards and (path.suffix == ".arrow" or _TEMPORARY.match(path.name)):
-            path.unlink(missing_ok=True)
     for folder in (MASKS, CONFIDENCE):
         for path in (out / folder).iterdir() if (out / folder).is_dir() else ():
             if f"{folder}/{path.name}" not in rasters and (_TEMPORARY.match(path.name) or _is_ours(path)):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             (out / folder).rmdir()
-    for path in out.iterdir():
+    for path in (*out.iterdir(), *(out / SHARDS).iterdir()):
         if _TEMPORARY.match(path.name):
             path.unlink(missing_ok=True)
 

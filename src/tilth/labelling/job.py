@@ -46,7 +46,7 @@ class Request:
         confidence: write confidence, too.
         shard_tiles: tiles of a shard.
         part: the share of the shards that this process may make.
-        max_bad_share: share of the tiles, rounded up, that may turn out unreadable.
+        max_bad_share: share of the tiles, rounded up, that may turn out unreadable; never all of them.
         workers: threads that read ahead, and as many that write.
     """
 
@@ -115,8 +115,9 @@ def label_pool(
     say("looking at the files of the pool")
     plan = plan_labels(pool, labelling_identity(segmenter, request), request.shard_tiles)
     settings = Settings(segmenter.scheme, request.confidence, request.workers)
-    allowed = math.ceil(request.max_bad_share * len(plan))
-    with begun(out, plan.identity) as claims:
+    # A catalog without any label is of no use to anybody.
+    allowed = min(math.ceil(request.max_bad_share * len(plan)), len(plan) - 1)
+    with begun(out, plan) as claims:
         missing = [number for number, shard in enumerate(plan.shards) if finished(out, shard) is None]
         if missing:
             # Until all is made again, it would name rasters of two kinds.
@@ -152,7 +153,7 @@ def label_pool(
         which |= {name: value for name, value in asdict(request.running).items() if name in {"window", "overlap", "precision"}}
         outcome = join(plan, whole, out, segmenter.scheme, which, request.ignore_below)
         if claims.alone():
-            clear(out, {shard.name for shard in plan.shards}, {name for column in FILES for name in whole[column].drop_null().to_pylist()})
+            clear(out, {name for column in FILES for name in whole[column].drop_null().to_pylist()})
     return Labelling(outcome, made, 0)
 
 

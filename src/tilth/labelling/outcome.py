@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilth.catalog import schema, uris
-from tilth.catalog.confidence import FULL, UNKNOWN, WINDOW_COLUMN
+from tilth.catalog.confidence import FULL, UNKNOWN, WINDOW_COLUMN, without_labels
 from tilth.catalog.rows import window_array
 from tilth.catalog.table import Catalog
 from tilth.classes import IGNORE_INDEX, ClassScheme
@@ -65,7 +65,7 @@ def join(plan: Plan, whole: pa.Table, out: Path, scheme: ClassScheme, model: Map
     kept = pc.is_null(found["problem"])
     pixels = _pixels(found)
     record = _record(plan, found, pixels, scheme, model, ignore_below)
-    table = _plain_rows(plan.catalog).filter(kept)
+    table = without_labels(plan.catalog).table.filter(kept)
     found, pixels = found.filter(kept), pixels[np.asarray(kept)]
     root = uris.absolute_uri(out)
     count = len(table)
@@ -84,15 +84,6 @@ def join(plan: Plan, whole: pa.Table, out: Path, scheme: ClassScheme, model: Map
     catalog.save(out / CATALOG_FILE)
     write_json(out / RECORD_FILE, record)
     return Outcome(catalog, record)
-
-
-def _plain_rows(catalog: Catalog) -> pa.Table:
-    """Rows without a label, and without what an earlier labelling said beside it."""
-    table = catalog.table
-    table = table.drop_columns([name for name in (schema.CONFIDENCE_COLUMN, WINDOW_COLUMN) if name in table.column_names])
-    for name in ("label", "scheme"):
-        table = table.set_column(table.schema.get_field_index(name), name, pa.nulls(len(table), pa.string()))
-    return table
 
 
 def _record(

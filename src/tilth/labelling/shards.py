@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,18 +86,20 @@ def make_shard(folder: Path, plan: Plan, number: int, labeller: Labeller, settin
     """
     shard = plan.shards[number]
     tiles = list(plan.catalog.take(plan.order[shard.start : shard.stop]).tiles())
-    results = zip(tiles, labeller(tiles), strict=True)
     rows: list[_Row] = []
     write = functools.partial(write_labels, folder, scheme=settings.scheme, stamp=shard.stamp, confidence=settings.confidence)
 
-    def placed(count: int, fault: str | None) -> Iterator[Placed]:
-        """Pass on the labels of the next tiles; what there is to say of each is kept."""
-        for tile, found in itertools.islice(results, count):
-            rows.append(_Row.of(fault or found))
-            if fault is None and isinstance(found, TileLabel):
-                yield tile.window, found
+    # Closed whatever happens: the model would stay in evaluation mode, and gradients off, for as long as somebody holds the error.
+    with closing(labeller(tiles)) as found, ThreadPoolExecutor(settings.writers, thread_name_prefix="label-write") as pool:
+        results = zip(tiles, found, strict=True)
 
-    with ThreadPoolExecutor(settings.writers, thread_name_prefix="label-write") as pool:
+        def placed(count: int, fault: str | None) -> Iterator[Placed]:
+            """Pass on the labels of the next tiles; what there is to say of each is kept."""
+            for tile, label in itertools.islice(results, count):
+                rows.append(_Row.of(fault or label))
+                if fault is None and isinstance(label, TileLabel):
+                    yield tile.window, label
+
         waiting: deque[tuple[slice, Future[LabelFiles]]] = deque()
         try:
             for image, group in itertools.groupby(plan.images[shard.start : shard.stop].tolist()):

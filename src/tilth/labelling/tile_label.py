@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,8 +99,8 @@ class Labeller:
         self._ignore_below, self._readers = ignore_below, readers
         self.classes = len(segmenter.scheme)
 
-    def __call__(self, tiles: Sequence[Tile]) -> Iterator[TileLabel | str]:
-        """Label tiles, in their order; a text says why a tile has no label."""
+    def __call__(self, tiles: Sequence[Tile]) -> Generator[TileLabel | str, None, None]:
+        """Label tiles, in their order; a text says why a tile has no label. Until it is closed the model is in evaluation mode."""
         read: Callable[[Tile], Pixels | str] = functools.partial(tile_pixels, sensor=self._segmenter.sensor)
         batch: list[Pixels] = []
         # Once around all tiles: moving a model and switching its mode can take longer than a tile.

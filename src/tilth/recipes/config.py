@@ -63,11 +63,16 @@ class RecipeConfig(Config):
         for name, meaning in _ALWAYS_THERE.items():
             if name in self.values or any(name in stage.each for stage in self.stages):
                 raise ValueError(f"{name!r} cannot be a value of a recipe; it is {meaning}")
+        before: list[str] = []
         for chosen, table in self.choices.items():
-            names = {chosen, *(name for row in table.values() for name in row)}
-            strange = sorted(names - self.values.keys())
+            sets = {name for row in table.values() for name in row}
+            strange = sorted({chosen, *sets} - self.values.keys())
             if strange:
                 raise ValueError(f"choices.{chosen}: {strange[0]!r} is no value of the recipe; {suggest(strange[0], self.values)}")
+            before.append(chosen)
+            early = next((name for name in before if name in sets), None)
+            if early is not None:
+                raise ValueError(f"choices.{chosen} sets {early!r} too late; put choices.{early} behind it, or leave it out")
         return self
 
 
@@ -112,9 +117,10 @@ def _choose(recipe: RecipeConfig, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values given from outside, and those that the choices add to them."""
     found = dict(values)
     for name, table in recipe.choices.items():
-        word = found.get(name, recipe.values[name])
+        # The command line reads 4 as a number; tables have words.
+        word = str(found.get(name, recipe.values[name]))
         if word not in table:
-            raise ConfigError(f"values.{name}={word}: recipe {recipe.name!r} does not know it; {suggest(str(word), table)}")
+            raise ConfigError(f"values.{name}={word}: recipe {recipe.name!r} does not know it; {suggest(word, table)}")
         found = {**table[word], **found}
     return found
 
@@ -144,14 +150,16 @@ def _names_in(node: Any) -> Iterator[str]:
 def _resolve(given: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
     """Fill in those of the wanted values that refer to other values."""
     known = dict(given)
-    # A chain is at most as long as there are values; what still changes then goes in a circle.
+    # A chain is at most as long as there are values; what is still open then goes in a circle, as is what does not change any more.
     for _ in range(len(known) + 1):
         filled = {name: _fill(value, known, f"values.{name}") if name in wanted else value for name, value in known.items()}
         if filled == known:
-            return known
+            break
         known = filled
-    circle = next(name for name in wanted if known[name] != _fill(known[name], known, f"values.{name}"))
-    raise ConfigError(f"values.{circle} refers to itself; break the circle of ${{...}}")
+    circle = next((name for name, value in known.items() if name in wanted and any(_names_in(value))), None)
+    if circle is not None:
+        raise ConfigError(f"values.{circle} refers to itself; break the circle of ${{...}}")
+    return known
 
 
 def _repeat(stage: StageConfig, known: Mapping[str, Any]) -> Iterator[StageConfig]:

@@ -94,6 +94,8 @@ def _run(options: RunOptions, console: Console, words: Sequence[str]) -> Result:
     plan.refuse_blocked(standings)
     if options.only is None:
         plan.refuse_several_devices(tasks, standings)
+        if not first_process():
+            raise ConfigError("a whole recipe is done by one process, and several were started; give --only STAGE, or start one")
     elif not first_process():
         return _join(tasks[0], standings[0])
     outputs: dict[str, Path] = {}
@@ -108,8 +110,8 @@ def _run(options: RunOptions, console: Console, words: Sequence[str]) -> Result:
 
 
 def _join(task: plan.Task, standing: plan.Standing) -> Result:
-    """Take part in a training as a process that is not the first: that one speaks and keeps the stamp."""
-    if not standing.finished:
+    """Take part in a training as a process that is not the first: that one speaks, keeps the stamp, and does other stages by itself."""
+    if not standing.finished and plan.run_folder(task.options) is not None:
         task.verb.run(plan.resumed(task), Console())
     return Result()
 

@@ -24,7 +24,7 @@ _SETTINGS = (
     ("Network", ("network.name",)),
     ("Encoder", ("encoder",)),
     ("Decoder", ("decoder",)),
-    ("Published weights", ("initial_weights", "pretrained")),
+    ("Initial weights", ("initial_weights", "pretrained")),
     ("Optimiser steps", ("steps",)),
     ("Tiles of each stream in a step", ("batch_size",)),
     ("Crop in pixels", ("weak.size",)),

@@ -53,16 +53,16 @@ def foresee(options: PretrainOptions | FinetuneOptions, *, tiles_there: bool = T
     """
     from tilth.methods.base import choose_method
     from tilth.training.estimate import estimate_step
-    from tilth.verbs.train_data import choose_tiles, choose_unlabelled
+    from tilth.verbs.train_data import assign_streams, tiles_of
     from tilth.verbs.train_model import NO_CLASSES
 
     kind, _ = choose_method(options.method, options.settings)
     tiles: TrainingTiles | None = None
     sensor, scheme = _assumed()
     if tiles_there:
-        pool = (options.unlabelled, options.unlabelled_split) if isinstance(options, PretrainOptions) else ((), ())
-        tiles = (choose_tiles if kind.needs_labels else choose_unlabelled)(options, *pool)
+        tiles = tiles_of(options)
         sensor = tiles.learnt_from.sensor()
+        assign_streams(kind.streams, options.method, tiles, sensor)
         scheme = NO_CLASSES if tiles.labelled is None else tiles.labelled.scheme()
     network = network_of(options)
     cost = estimate_step(options.method, options.settings, network, sensor, scheme, options.loop, options.weak.size)
@@ -140,6 +140,7 @@ def _lines(options: PretrainOptions | FinetuneOptions, values: Mapping[str, Any]
     loop = options.loop
     devices = loop.devices * loop.nodes
     share = f", {loop.batch_size // devices} on each of {devices} devices" if devices > 1 else ""
+    share += f", in {loop.accumulate} passes" if loop.accumulate > 1 else ""
     passes = ", ".join(f"{values['passes'][name]:,.1f} passes over {count:,} {name} tiles" for name, count in values["tiles"].items())
     tiles = f"not known before the catalogs are there; assumed {ASSUMED_SENSOR}, {ASSUMED_CLASSES} classes" if assumed else passes
     weights = "" if options.initial_weights is None else f"; starts from {options.initial_weights}, which is not read now"

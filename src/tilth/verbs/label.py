@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from tilth.config import Config
-from tilth.errors import needs_extra
+from tilth.errors import UsageError, needs_extra
 from tilth.labelling.config import Part
 from tilth.verbs.console import Console
 from tilth.verbs.options import FLIPS_FIELD, Flips, SideBySideConfig
@@ -46,8 +46,12 @@ class LabelOptions(Config):
     )
     confidence: bool = pydantic.Field(False, description="also write how sure the model is of each pixel: percents, 255 without data")
     part: str = pydantic.Field("1/1", description="label only this part of the shards, such as 2/8; whoever ends last writes the catalog")
-    shard_tiles: int = pydantic.Field(256, ge=1, le=1_000_000, description="tiles in one piece of work, and lost at most by a kill")
-    max_bad_share: float = pydantic.Field(0.05, ge=0, le=1, description="share of the tiles, rounded up, that may turn out unreadable")
+    shard_tiles: int = pydantic.Field(
+        256, ge=1, le=1_000_000, description="tiles in one piece of work, and lost at most by a kill; more where one image has more"
+    )
+    max_bad_share: float = pydantic.Field(
+        0.05, ge=0, le=1, description="share of the tiles, rounded up, that may turn out unreadable; never all"
+    )
     workers: int = pydantic.Field(2, ge=1, le=256, description="threads that read ahead, and as many that write")
     pictures: int = pydantic.Field(24, ge=0, le=400, description="tiles on the sheet of pictures, from least to most sure; 0 = none")
     flips: Flips = FLIPS_FIELD
@@ -78,6 +82,8 @@ def label(options: LabelOptions, console: Console) -> Result:
     from tilth.models.tiles import Running
     from tilth.models.weights.importing import warning_of_fresh_parts
 
+    if (options.out / CATALOG_FILE).resolve() in {path.resolve() for path in options.catalogs}:
+        raise UsageError(f"{options.out}: its catalog is one of those to label, and would be overwritten; choose another --out")
     if options.pictures:
         # Told now, and not after hours of work.
         with needs_extra("report", "pictures of labelled tiles (pictures=0 leaves them out)"):
@@ -91,7 +97,7 @@ def label(options: LabelOptions, console: Console) -> Result:
         **options.model_dump(include={"ignore_below", "confidence", "shard_tiles", "max_bad_share", "workers"}),
     )
     found = label_pool(
-        open_pool(options.catalogs, options.split, fill_split=_SPLIT),
+        open_pool(options.catalogs, options.split, fill_split=_SPLIT, labels=False),
         Segmenter.load(options.model, "cpu"),
         options.out,
         request,
@@ -138,14 +144,14 @@ def _summary(outcome: Outcome, made: int) -> tuple[str, ...]:
 
 
 def _draw(outcome: Outcome, path: Path, count: int) -> Path:
-    """Draw tiles from the least to the most sure."""
+    """Draw tiles from the least to the most sure; those without data, of which the model says nothing, come first."""
     import numpy as np
     import pyarrow.compute as pc
 
     from tilth.catalog.show import contact_sheet
 
     confidence = outcome.catalog.table["mean_confidence"]
-    order = np.asarray(pc.array_sort_indices(confidence.combine_chunks(), order="ascending"))
+    order = np.asarray(pc.array_sort_indices(confidence.combine_chunks(), null_placement="at_start"))
     steps = np.linspace(0, len(order) - 1, min(count, len(order)))
     chosen = outcome.catalog.take(order[np.unique(np.floor(steps + 0.5).astype(np.int64))])
     return contact_sheet(chosen, path, count=len(chosen))

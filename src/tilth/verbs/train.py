@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.errors import ConfigError, TilthError
+from tilth.errors import TilthError
 from tilth.training.config import RESUMABLE_CHANGES
 from tilth.verbs.console import Console
 from tilth.verbs.registry import Result, verb
@@ -30,31 +29,25 @@ if TYPE_CHECKING:
 @verb("pretrain", PretrainOptions)
 def pretrain(options: PretrainOptions, console: Console) -> Result:
     """Train on labelled and unlabelled tiles; leaves a model to use or to finetune."""
-    return _train("pretrain", options, options.unlabelled, options.unlabelled_split, console)
+    return _train("pretrain", options, console)
 
 
 @verb("finetune", FinetuneOptions)
 def finetune(options: FinetuneOptions, console: Console) -> Result:
     """Train on labelled tiles, from fresh or pre-trained weights; leaves a model."""
-    return _train("finetune", options, (), (), console)
+    return _train("finetune", options, console)
 
 
-def _train(
-    name: str,
-    options: PretrainOptions | FinetuneOptions,
-    pool: tuple[Path, ...],
-    pool_splits: tuple[str | None, ...],
-    console: Console,
-) -> Result:
+def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Console) -> Result:
     """Wire catalogs, network, method and loop together. Everything is checked before the run folder is made."""
-    from tilth.methods.base import build_method, choose_method
+    from tilth.methods.base import build_method
     from tilth.training.distributed import build_fabric
     from tilth.training.loop import Trainer
     from tilth.training.order import Order
     from tilth.training.progress import TrainingProgress
     from tilth.training.run import Run
     from tilth.training.streams import TileDataset
-    from tilth.verbs.train_data import assign_streams, check_validation, choose_tiles, choose_unlabelled
+    from tilth.verbs.train_data import assign_streams, check_validation, tiles_of
     from tilth.verbs.train_model import NO_CLASSES, starting_model
 
     if options.dry_run:
@@ -62,21 +55,14 @@ def _train(
 
         found = foresee(options)
         return Result(summary=found.lines, values=found.values)
-    kind, _ = choose_method(options.method, options.settings)
-    choose = choose_tiles if kind.needs_labels else choose_unlabelled
-    tiles = choose(options, pool, pool_splits)
-    if tiles.validation is None and options.loop.schedule.kind == "plateau":
-        raise ConfigError(
-            "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give tiles in validation_split, or "
-            "choose another schedule"
-        )
+    tiles = tiles_of(options)
     start = starting_model(options, tiles.learnt_from.sensor(), NO_CLASSES if tiles.labelled is None else tiles.labelled.scheme())
     model = start.model
     method = build_method(options.method, options.settings, model, options.loop.seed)
     if options.initial_weights is None and not options.network.pretrained:
         method.start_fresh()
-    streams = assign_streams(method, options.method, tiles, model)
-    if kind.needs_labels:
+    streams = assign_streams(method.streams, options.method, tiles, model.sensor)
+    if method.needs_labels:
         check_validation(model, tiles, options.validation_split)
 
     fabric = build_fabric(options.loop)

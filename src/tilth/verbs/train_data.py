@@ -12,8 +12,9 @@ from tilth.verbs.train_options import FinetuneOptions, PretrainOptions, TrainOpt
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
-    from tilth.methods.base import Method
+    from tilth.methods.base import Stream
     from tilth.models.segmenter import Segmenter
+    from tilth.sensors import Sensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ class TrainingTiles:
         found = self.pool if self.labelled is None else self.labelled
         assert found is not None, "every training has tiles of one kind"
         return found
+
+
+def tiles_of(options: PretrainOptions | FinetuneOptions) -> TrainingTiles:
+    """Open the catalogs of a training and choose the tiles as its method wants them.
+
+    Raises:
+        ConfigError: as :func:`choose_tiles` and :func:`choose_unlabelled`; a schedule that waits for validation scores that never come.
+        CatalogError: as there.
+    """
+    from tilth.methods.base import choose_method
+
+    kind, _ = choose_method(options.method, options.settings)
+    pool = (options.unlabelled, options.unlabelled_split) if isinstance(options, PretrainOptions) else ((), ())
+    tiles = (choose_tiles if kind.needs_labels else choose_unlabelled)(options, *pool)
+    if tiles.validation is None and options.loop.schedule.kind == "plateau":
+        raise ConfigError(
+            "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give tiles in validation_split, or "
+            "choose another schedule"
+        )
+    return tiles
 
 
 def choose_tiles(
@@ -194,7 +215,7 @@ def _concat(catalogs: list[Catalog]) -> Catalog:
     return catalogs[0] if len(catalogs) == 1 else Catalog.concat(catalogs)
 
 
-def assign_streams(method: Method, name: str, tiles: TrainingTiles, model: Segmenter) -> dict[str, Catalog]:
+def assign_streams(asked: Mapping[str, Stream], name: str, tiles: TrainingTiles, sensor: Sensor) -> dict[str, Catalog]:
     """Give every stream that the method asks for its catalog.
 
     Raises:
@@ -203,13 +224,13 @@ def assign_streams(method: Method, name: str, tiles: TrainingTiles, model: Segme
         CatalogError: too few tiles.
     """
     found = {}
-    for stream, wanted in method.streams.items():
+    for stream, wanted in asked.items():
         rows = tiles.labelled if wanted.source == "labelled" else tiles.pool
         if rows is None:
             raise ConfigError(f"method {name!r} learns from unlabelled tiles, too; use tilth pretrain {name} with --unlabelled CATALOG")
-        if rows.sensor() != model.sensor:
+        if rows.sensor() != sensor:
             raise SensorMismatchError(
-                f"the {wanted.source} tiles have sensor {rows.sensor().name!r}, the model {model.sensor.name!r}; "
+                f"the {wanted.source} tiles have sensor {rows.sensor().name!r}, the model {sensor.name!r}; "
                 "all tiles must come in the same bands and scaling"
             )
         if wanted.differs_from and len(rows) < 2:

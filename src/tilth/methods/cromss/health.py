@@ -54,7 +54,7 @@ def health(
     right = known if reference is None else known & (label == reference)
     first, agreed = None, labelled
     for place, branch in enumerate(branches):
-        predicted = log_probabilities[place].argmax(1)
+        predicted = log_probabilities[place].max(1).indices  # argmax does the same, several times slower on a CPU
         selected = chosen.selected[place]
         shares[f"selected_{branch}"] = _per_class(label, selected, classes), per_class
         shares[f"weight_{branch}"] = chosen.weight[place].sum(), count

@@ -18,7 +18,7 @@ PriorKind = Literal["ts", "t", "s"]
 _TRUNCATE = 4.0
 """Standard deviations after which the filter ends."""
 
-_SHORTEST = 32
+_SHORTEST = 24
 """Outputs of a stretch that is filtered at once."""
 
 _TINY = 1e-30
@@ -43,13 +43,18 @@ def label_prior(label: Tensor, seasons: Tensor | None, classes: int, kind: Prior
     Returns:
         float32 (B, K, H, W), sums to 1. Ignored pixels lend nothing to their neighbours; where no label is near, all classes are equal.
     """
-    if label.device.type != "cpu" or len(label) < 2:
-        return _prior(label, seasons, classes, kind, sigma).contiguous()
-    # Image by image all of it stays in the processor's cache.
-    found = torch.empty(len(label), classes, *label.shape[1:])
-    for place in range(len(label)):
-        one = slice(place, place + 1)
-        found[one] = _prior(label[one], None if seasons is None else seasons[one], classes, kind, sigma)
+    batch, height, width = label.shape
+    found = torch.empty(batch, classes, height, width, device=label.device)
+    # On a CPU image by image, in the same memory again and again, which stays in the processor's cache.
+    count = 1 if label.device.type == "cpu" else max(batch, 1)
+    planes, across = (torch.empty(count, height, classes, width, device=label.device) for _ in range(2))
+    for start in range(0, batch, count):
+        part = slice(start, start + count)
+        _fill_evidence(planes, label[part], None if seasons is None else seasons[part], kind)
+        _gaussian(planes, across, sigma)
+        planes.add_(_TINY)
+        torch.div(planes, planes.sum(2, keepdim=True), out=across)
+        found[part] = across.transpose(1, 2)
     return found
 
 
@@ -68,31 +73,27 @@ def soft_labels(label: Tensor, prior: Tensor | None, classes: int, prior_share: 
         float32 (B, K, H, W), sums to 1 over classes, or is all 0 where the pixel is ignored.
     """
     known = labelled_pixels(label, classes).unsqueeze(1)
-    batch, height, width = label.shape
-    hard = torch.zeros(batch, classes, height, width, device=label.device)
-    hard.scatter_(1, torch.where(known, label.unsqueeze(1), 0), known.to(hard.dtype))
-    if prior_share == 0 and uniform_share == 0:
-        return hard
-    soft = (1 - prior_share - uniform_share) * hard + uniform_share / classes
     if prior_share:
         assert prior is not None, "a share of a prior needs one"
-        soft = soft + prior_share * prior
-    return torch.where(known, soft, 0.0)
+        soft = prior * prior_share
+    else:
+        soft = torch.zeros(label.shape[0], classes, *label.shape[1:], device=label.device)
+    if uniform_share:
+        soft += uniform_share / classes
+    hard = torch.full_like(soft[:, :1], 1 - prior_share - uniform_share)
+    return soft.scatter_add_(1, torch.where(known, label.unsqueeze(1), 0), hard).mul_(known.to(soft.dtype))
 
 
-def _prior(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKind, sigma: float) -> Tensor:
-    smooth = _gaussian(_evidence(label, seasons, classes, kind), sigma).add_(_TINY)
-    return smooth.div_(smooth.sum(2, keepdim=True)).transpose(1, 2)
-
-
-def _evidence(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKind) -> Tensor:
-    """Mean of one-hot maps over the seasons that have a label, this season alone, or half of both: float32 (B, H, K, W).
+def _fill_evidence(planes: Tensor, label: Tensor, seasons: Tensor | None, kind: PriorKind) -> None:
+    """Put the mean of one-hot maps over the seasons that have a label, this season alone, or half of both into float32 (B, H, K, W).
 
     Counted in bytes, since memory is what this costs.
     """
+    classes = planes.shape[2]
     own = _one_hot(_as_bytes(label, classes), classes)
     if seasons is None or kind == "s":
-        return own.float()
+        planes.copy_(own)
+        return
     maps = _as_bytes(seasons, classes)
     known = maps.clone().ne_(IGNORE_INDEX).sum(1, dtype=torch.uint8).clamp(min=1).unsqueeze(2)
     counts = _one_hot(maps[:, 0], classes)
@@ -101,7 +102,7 @@ def _evidence(label: Tensor, seasons: Tensor | None, classes: int, kind: PriorKi
     if kind == "ts":
         # As often again as there are seasons: half of the whole.
         counts += own * known
-    return counts * (1 / known)
+    torch.mul(counts, 1 / known, out=planes)
 
 
 def _as_bytes(maps: Tensor, classes: int) -> Tensor:
@@ -115,31 +116,30 @@ def _one_hot(maps: Tensor, classes: int) -> Tensor:
     return maps.unsqueeze(2).expand(-1, -1, classes, -1).clone(memory_format=torch.contiguous_format).eq_(ids)
 
 
-def _gaussian(planes: Tensor, sigma: float) -> Tensor:
-    """Filter (B, H, K, W) along height and width, in place.
+def _gaussian(planes: Tensor, across: Tensor, sigma: float) -> None:
+    """Filter (B, H, K, W) along height and width, in place; ``across`` is memory of the same size.
 
     Each stretch of outputs is a product of a small matrix with the inputs that it depends on: several times faster than a convolution with
     a kernel so long. Classes lie between the axes, so that both products are of few large matrices.
     """
     if sigma == 0:
-        return planes
+        return
     batch, height, classes, width = planes.shape
     radius = int(_TRUNCATE * sigma + 0.5)
     # In full precision: the planes are probabilities that must be right to 1e-5.
     with torch.autocast(device_type=planes.device.type, enabled=False):
         rows, columns = (_filter_matrix(size, sigma, radius, planes.device) for size in (height, width))
-        flat, across = planes.view(-1, width), torch.empty_like(planes).view(-1, width)
+        flat, filtered = planes.view(-1, width), across.view(-1, width)
         for target, source in _stretches(width, radius):
-            across[:, target] = flat[:, source] @ columns[target, source].T
-        across, down = (values.view(batch, height, classes * width) for values in (across, planes))
+            filtered[:, target] = flat[:, source] @ columns[target, source].T
+        high, down = (values.view(batch, height, classes * width) for values in (across, planes))
         for target, source in _stretches(height, radius):
-            down[:, target] = rows[target, source] @ across[:, source]
-        return planes
+            down[:, target] = rows[target, source] @ high[:, source]
 
 
 def _stretches(size: int, radius: int) -> list[tuple[slice, slice]]:
     """Cut an axis into stretches; returns outputs and the inputs that they depend on."""
-    length = -(-size // -(-size // max(4 * radius, _SHORTEST)))  # all about as long
+    length = -(-size // -(-size // max(2 * radius, _SHORTEST)))  # all about as long
     return [
         (slice(start, min(start + length, size)), slice(max(start - radius, 0), min(start + length + radius, size)))
         for start in range(0, size, length)
