@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,6 +14,7 @@ HEAVY = ("torch", "torchvision", "timm", "lightning", "rasterio", "geopandas", "
 """Of these, importing tilth and asking for help load none."""
 
 LIMIT_S = 1.0
+"""Of processor time, since by the clock other programs count, too; a start takes 0.4 s."""
 
 # Measuring coverage starts in every child process; that time is not the command's.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
@@ -31,6 +32,12 @@ def run(program: str) -> str:
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT).stderr
 
 
+def processor_s() -> float:
+    """Seconds that the processor has worked for processes started from here and ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize(
     "program",
     ["import tilth; dir(tilth); tilth.__version__", call(["--help"]), *(call([*name.split(), "--help"]) for name in registry.targets())],
@@ -42,13 +49,10 @@ def test_nothing_heavy_is_loaded(program):
 
 
 @pytest.mark.parametrize("program", ["import tilth", call(["--help"])], ids=["import", "help"])
-def test_answer_comes_within_a_second(program):
-    taken_s = []
-    for _ in range(3):
-        started_s = time.perf_counter()
-        run(program)
-        taken_s.append(time.perf_counter() - started_s)
-    assert min(taken_s) < LIMIT_S, taken_s
+def test_answer_costs_less_than_a_second_of_the_processor(program):
+    before = processor_s()
+    run(program)
+    assert processor_s() - before < LIMIT_S
 
 
 TRAINING_ROOMS = """
