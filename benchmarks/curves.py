@@ -1,11 +1,11 @@
-"""Validation mIoU of runs against optimiser steps and against wall time, as one picture.
+"""Validation mIoU of runs against optimiser steps and against time, as one picture.
 
-    python benchmarks/curves.py --out curves.png NAME=RUN NAME=RUN+RUN ...
+    python benchmarks/curves.py --out curves.png NAME=RUN NAME=RUN@0.27 NAME=RUN@0.27+RUN@0.54 ...
 
 RUN is a run folder that was validated now and then (``loop.validate_every``). RUN+RUN is a training that went on from another one
-(``initial_weights``): its steps and its time are added to those of the first. Lines of one NAME are seeds and share a colour. Wall time
-contains the validations, so give all runs the same number of them for the same number of steps; on a machine that does other work it
-says little.
+(``initial_weights``): its steps and its time are added to those of the first. ``@0.27`` says how many processor seconds a step takes, for
+machines that did other work meanwhile; without it, time is that of the clock on the wall, validations included. Lines of one NAME are seeds
+and share a colour.
 """
 
 from __future__ import annotations
@@ -17,46 +17,47 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 Point = tuple[float, float, float]
-"""Steps, minutes of wall time, mIoU in percent."""
+"""Steps, minutes, mIoU in percent."""
 
 
-def points_of(runs: list[Path]) -> list[Point]:
+def points_of(runs: list[str]) -> list[Point]:
     """The validations of runs that follow each other."""
     found: list[Point] = []
     steps = seconds = 0.0
     for run in runs:
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        folder, _, pace = run.partition("@")
+        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        timed = [(line["step"], line["step"] * float(pace) if pace else line["time_s"], line) for line in lines if "time_s" in line]
         found += [
-            (steps + line["step"], (seconds + line["time_s"]) / 60, 100 * line["mIoU"])
-            for line in lines
+            (steps + step, (seconds + time) / 60, 100 * line["mIoU"])
+            for step, time, line in timed
             if line["kind"] == "val" and "mIoU" in line
         ]
-        timed = [line for line in lines if "time_s" in line]
-        steps, seconds = steps + timed[-1]["step"], seconds + timed[-1]["time_s"]
+        steps, seconds = steps + timed[-1][0], seconds + timed[-1][1]
     return found
 
 
 def main() -> None:
     """Draw the picture that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", nargs="+", metavar="NAME=RUN[+RUN]")
+    parser.add_argument("lines", nargs="+", metavar="NAME=RUN[@SECONDS][+RUN[@SECONDS]]")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     colours: dict[str, str] = {}
     for item in arguments.lines:
-        name, _, folders = item.partition("=")
-        points = points_of([Path(folder) for folder in folders.split("+")])
-        fresh = name not in colours
+        name, _, runs = item.partition("=")
+        points = points_of(runs.split("+"))
+        label = name if name not in colours else None
         colour = colours.setdefault(name, f"C{len(colours)}")
         for place, axis in enumerate(axes):
-            axis.plot([p[place] for p in points], [p[2] for p in points], "o-", color=colour, markersize=3, label=name if fresh else None)
-    for axis, label in zip(axes, ("optimiser steps", "minutes of wall time"), strict=True):
-        axis.set_xlabel(label)
+            axis.plot([p[place] for p in points], [p[2] for p in points], "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+    for axis, title in zip(axes, ("optimiser steps", "minutes of one core" if "@" in arguments.lines[0] else "minutes"), strict=True):
+        axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("validation mIoU, %")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=7)
     figure.savefig(arguments.out, dpi=90)
 
 

@@ -1,6 +1,8 @@
 """Defects of the official S5 program that concern methods and their streams (s5_pretrain.md section 12); ours is free of them.
 
-B8 is in tests/training/test_s4p_resume.py, B10 (nothing valid), B12 (pixelavg) and B13 (views that nobody sees) in test_every_variant.py.
+B4, B5 and B7 (beginnings and ends of runs) are in tests/training/test_ends_of_runs.py, B8 (no resume) in test_s4p_resume.py beside it;
+B12 (pixelavg) and B13 (views that nobody sees) in test_every_variant.py; those of networks in
+tests/models/test_defects_of_published_networks.py; B1 in two real processes in tests/training/test_tiles_of_two_processes.py.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def of_two_processes(catalogs, steps: int = 12):
 
 
 def test_partner_is_another_image_in_every_process_and_pairs_are_not_fixed(catalogs):
-    # B1: both unlabelled loaders shared one sampler, so the partner was another crop of the same image.
+    """B1: both unlabelled loaders share one sampler, so the partner is another crop of the same image."""
     pairs = Counter()
     for batches in of_two_processes(catalogs):
         for batch in batches:
@@ -40,7 +42,7 @@ def test_partner_is_another_image_in_every_process_and_pairs_are_not_fixed(catal
 
 
 def test_processes_draw_other_numbers_and_the_same_ones_again(catalogs):
-    # B9: all processes shared one seed, so their augmentations repeated each other.
+    """B9: all processes share one seed, so their augmentations repeat each other."""
     first, second = of_two_processes(catalogs)
     drawn = [[batch[stream].draw for batch in batches for stream in batch] for batches in (first, second)]
     flat = [draw for batches in drawn for draws in batches for draw in draws]
@@ -55,7 +57,7 @@ def test_processes_draw_other_numbers_and_the_same_ones_again(catalogs):
 
 
 def test_nothing_valid_is_zero_not_nan():
-    # B10, in a batch whose other images are valid: one that is all padding adds nothing.
+    """B10: a batch of padding alone makes the published loss NaN."""
     batches = make_batches()
     batches["unlabelled"]["valid"][:] = False
     batches["partner"]["valid"][:] = False

@@ -19,6 +19,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", [name if name == "corrmatch" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS])
 def test_killed_run_ends_with_the_same_bytes(server, data, tmp_path, variant):
+    """B8: the published program cannot resume, and overwrites its checkpoints."""
     more = [f"settings.variant={variant}", *VARIANTS[variant], "weak.size=64", "loop.steps=5", "loop.checkpoint_every=2"]
     runs = [tmp_path / name for name in ("whole", "stopped")]
     commands = [words(*data, run, *more, "loop.validate_every=5") for run in runs]

@@ -61,14 +61,18 @@ def test_losses_equal_one_process_with_the_default_denominator(server, full, tmp
 
 
 VARIANTS = {
+    "fixmatch": ["settings.threshold=0.4", "settings.class_share=0.3"],
     "unimatch": ["settings.threshold=0.345"],
     "corrmatch": ["settings.threshold_start=0.345", "settings.threshold_momentum=0.9", "settings.projection_width=16"],
     "wscl": ["settings.partner=stream", "settings.mix_probability=1"],
 }
 
 
+SLOW = ("fixmatch", "unimatch")
+
+
 # CorrMatch does all that the others do between processes but for the percentile of WSCL.
-@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.slow) if name == "unimatch" else name for name in VARIANTS])
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS])
 def test_losses_of_every_variant_equal_one_process(server, data, tmp_path, variant):
     short = [item for item in SHORT if not item.startswith("settings")]
     common = [*short, "loop.seed=1", "loop.denominator=global", "weak.size=64", f"settings.variant={variant}", *VARIANTS[variant]]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import pydantic
 import torch
+from torch import Tensor
 
 from tilth.augment.config import CutMixConfig
 from tilth.augment.cutmix import boxes
@@ -16,7 +17,7 @@ from tilth.config import Config
 from tilth.methods.base import Losses
 from tilth.methods.losses import supervised_cross_entropy
 from tilth.methods.s4p.family import S4P, S4PConfig
-from tilth.methods.s4p.parts import health, pseudo_labels, unlabelled_loss
+from tilth.methods.s4p.parts import PseudoLabels, class_thresholds, health, pseudo_labels, unlabelled_loss
 
 
 class FixMatchConfig(S4PConfig):
@@ -26,6 +27,13 @@ class FixMatchConfig(S4PConfig):
     confidence_mode: Literal["pixelwise", "pixelratio"] = pydantic.Field(
         "pixelwise",
         description="pixelwise: only confident pixels count; pixelratio: all valid ones, by their image's share of confident ones",
+    )
+    class_share: float = pydantic.Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="of each class at least this share of its pseudo-labels in the step counts, the surest, so that no class starves; "
+        "0: the threshold alone (S5)",
     )
     cutmix: CutMixConfig = pydantic.Field(default_factory=CutMixConfig, description="boxes pasted from the partner")
     official: bool = pydantic.Field(False, description="in pixelratio, let padding count, as the S5 program does")
@@ -54,13 +62,22 @@ class FixMatch(S4P):
         logits_x, logits_s = self.student(torch.cat([x["image"], strong])).split([len(x["image"]), u.size])
         loss_x = supervised_cross_entropy(logits_x, x["mask"], self.count)
         loss_u, confident = unlabelled_loss(
-            logits_s, labels, config.threshold, config.confidence_mode, self.count, official=config.official
+            logits_s, labels, self._threshold(labels), config.confidence_mode, self.count, official=config.official
         )
 
         return Losses(
             {"loss_labelled": loss_x / 2, "loss_unlabelled": self.weight(step) * loss_u / 2},
             health(labels, confident, u.mixed(box, u.mask), len(self.model.scheme)),
         )
+
+    def _threshold(self, labels: PseudoLabels) -> float | Tensor:
+        """Give the threshold of the step, or that of each pixel where classes have thresholds of their own: float32 (B, H, W)."""
+        config = self.config
+        if not config.class_share:
+            return config.threshold
+        # Pixels of all processes: a step has one threshold for each class, however many devices share it.
+        everywhere = PseudoLabels(self.gather(labels.target), self.gather(labels.confidence), self.gather(labels.valid))
+        return class_thresholds(everywhere, len(self.model.scheme), config.class_share, config.threshold)[labels.target]
 
 
 METHOD = FixMatch

@@ -86,6 +86,32 @@ def pseudo_labels(logits: Tensor, valid: Tensor) -> PseudoLabels:
     return PseudoLabels(target, confidence, valid)
 
 
+def class_thresholds(labels: PseudoLabels, num_classes: int, share: float, threshold: float) -> Tensor:
+    """Lower the threshold of every class that would have fewer pixels than its surest ``share`` to where that share begins.
+
+    One threshold for all classes lets those that are easy count first; what they teach makes them more frequent, and rare ones vanish.
+
+    Args:
+        labels: pseudo-labels of any shape (..., H, W); pixels that are not valid are no part of any share.
+        num_classes: K.
+        share: of the valid pixels of a class, rounded up to whole pixels, at least one; more count where confidences are equal.
+        threshold: tau, which no class exceeds.
+
+    Returns:
+        float32 (K,); ``threshold`` for a class that no valid pixel is taken for.
+    """
+    valid, confidence = labels.valid.flatten(), labels.confidence.flatten()
+    # Pixels that are not valid are a class of their own behind all others.
+    target = torch.where(valid, labels.target.flatten(), num_classes)
+    order = confidence.argsort(descending=True)
+    order = order[target[order].argsort(stable=True)]
+    count = torch.zeros(num_classes + 1, dtype=torch.int64, device=target.device).scatter_add_(0, target, torch.ones_like(target))
+    first = count.cumsum(0) - count
+    last = first + (count.double() * share).ceil().long().clamp(min=1) - 1
+    surest = confidence[order[last[:num_classes].clamp(max=len(order) - 1)]]
+    return torch.where(count[:num_classes] > 0, surest.clamp(max=threshold), threshold)
+
+
 def unlabelled_loss(
     logits: Tensor,
     labels: PseudoLabels,
