@@ -84,7 +84,7 @@ def others(root: Path) -> None:
     (root / "options.yaml").write_text("windw: 64\n")
     (root / "nested.yaml").write_text("loop: {schedule: {warmup: 5}}\n")
     recipe = "name: r\ndescription: d\nvalues: {data: null, size: 64}\nstages:\n"
-    (root / "recipe.yaml").write_text(recipe + "  - {name: a, verb: landscapes, options: {out: '${out}/a', size: '${size}'}}\n")
+    (root / "recipe.yaml").write_text(recipe + "  - {name: a, verb: landscapes, options: {out: '${out}/a', size: '${size}', seed: '${data}'}}\n")
     (root / "verb.yaml").write_text(recipe.replace("null", "1") + "  - {name: a, verb: landscape, options: {out: '${out}/a'}}\n")
     build = f"  - {{name: a, verb: catalog build, options: {{inputs: [{root}/none], sensor: rgb, out: '${{out}}/a.parquet'}}}}\n"
     (root / "first.yaml").write_text(recipe.replace("null", "1") + build)
@@ -181,7 +181,7 @@ CASES: dict[str, Case] = {
     "catalog without splits": ([*TRAIN, "labelled=[{farm}/tiles.parquet]"], 1, ("no labelled tile in split 'train'", "splits there: none")),
     "no such split": ([*TRAIN, "--labelled-split", "trian"], 1, ("'trian'", "splits there: test, train, val")),
     "no such validation split": ([*TRAIN, "--validation-split", "vla"], 1, ("'vla'", "validation_split=null")),
-    "unknown method": (["pretrain", "s5p", *PRETRAIN[2:]], 2, ("unknown method 's5p'", "did you mean 's4p'?")),
+    "unknown method": (["pretrain", "s4", *PRETRAIN[2:]], 2, ("unknown method 's4'", "did you mean 's4p'?")),
     "unknown method setting": (
         [*PRETRAIN, "--unlabelled", "{farm}/catalog.parquet", "--labelled-tiles", "4", "settings.treshold=1"],
         2,

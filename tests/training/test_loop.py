@@ -426,7 +426,7 @@ def test_one_tile_a_pass_is_refused_where_the_decoder_pools(tmp_path, catalogs):
 
 
 def test_processes_started_by_slurm_must_be_those_of_the_configuration(monkeypatch):
-    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}.items():
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RunError, match=r"4 processes were started, but loop\.devices=1"):
         build_fabric(LoopConfig(accelerator="cpu"))
