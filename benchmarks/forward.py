@@ -38,6 +38,7 @@ CLASSES = 16
 ATTENTIONS = ("explicit", "sdpa")
 PASSES = ("forward", "both")
 
+
 def make_network(attention: str, size: int, device: str, *, checkpointing: bool = False) -> nn.Module:
     """The network with fresh weights, the same for both kinds of attention."""
     return create(NETWORK, 3, CLASSES, size, seed=0, attention=attention, checkpointing=checkpointing).to(device)

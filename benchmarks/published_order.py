@@ -1,7 +1,7 @@
 """The order of work of the published S4P program, written from its description (s5_pretrain.md sections 4 and 5), to measure ours against.
 
-Three loads a step and image: a labelled one, an unlabelled one and its partner for CutMix. Each opens its file with Pillow, resizes the whole
-image, pads, crops and flips it, and an unlabelled one then makes two strong views with torchvision, of which FixMatch uses one. The
+Three loads a step and image: a labelled one, an unlabelled one and its partner for CutMix. Each opens its file with Pillow, resizes the
+whole image, pads, crops and flips it, and an unlabelled one then makes two strong views with torchvision, of which FixMatch uses one. The
 network labels both unlabelled batches in evaluation mode and full precision, then learns labelled and cut-mixed strong views together.
 
 Chance is ours: tiles, crops, colours and boxes are those that a training of tilth with the same seed draws, so that both do the same work.

@@ -16,11 +16,11 @@ from unittest import mock
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from measuring import Stopwatch
 from PIL import Image
-from published_order import PublishedLoader, Unlabelled, published_step
 from torch import Tensor, nn
 
+from measuring import Stopwatch
+from published_order import PublishedLoader, Unlabelled, published_step
 from tilth import seeds
 from tilth.augment.config import WeakConfig
 from tilth.catalog.table import Catalog
@@ -41,7 +41,8 @@ from tilth.training.streams import TileDataset
 
 CLASSES = 16
 SCHEME = ClassScheme(
-    name="sixteen", classes=tuple(LandClass(name=f"class {place}", colour=(40 + 12 * place, (67 * place) % 256, 128)) for place in range(CLASSES))
+    name="sixteen",
+    classes=tuple(LandClass(name=f"class {place}", colour=(40 + 12 * place, (67 * place) % 256, 128)) for place in range(CLASSES)),
 )
 PRECISIONS = {"fp32": "32", "bf16": "bf16-mixed"}
 

@@ -84,8 +84,19 @@ def test_blocks_of_samples_do_not_change_the_result(name, monkeypatch):
     sensor = get_sensor(name)
     image = from_unit(random_unit(bands=len(sensor)), sensor)
     together = strong_view(image, sensor, DRAWS, StrongConfig())
-    monkeypatch.setattr("tilth.augment.strong._BLOCK_CPU", 1)
+    monkeypatch.setattr("tilth.augment.strong._BLOCK_CPU", 1 << 29)  # as on an accelerator
     torch.testing.assert_close(strong_view(image, sensor, DRAWS, StrongConfig()), together, atol=1e-6, rtol=1e-6)
+
+
+def test_order_of_the_bands_does_not_matter(monkeypatch):
+    # What is picked out for an operation goes back where it came from: colours stored blue first, and beside other bands.
+    turned = get_sensor("rgb").select(["blue", "green", "red"])
+    image = random_unit()
+    for block in (1, 1 << 29):
+        monkeypatch.setattr("tilth.augment.strong._BLOCK_CPU", block)
+        straight = to_unit(strong_view(from_unit(image, RGB), RGB, DRAWS, StrongConfig()), RGB)
+        found = to_unit(strong_view(from_unit(image.flip(1), turned), turned, DRAWS, StrongConfig()), turned)
+        torch.testing.assert_close(found.flip(1), straight, atol=1e-5, rtol=1e-5)
 
 
 def test_calls_repeat_exactly_and_views_differ():

@@ -253,6 +253,21 @@ def test_large_batches_equal_small_ones_across_chunks(monkeypatch):
     assert torch.equal(view([tile] * 3, [mask] * 3, geometry, 32, RGB)[0], expected)
 
 
+@pytest.mark.parametrize("sensor", [RGB, RADAR])
+def test_whole_batches_as_on_accelerators_equal_samples_one_by_one(sensor, monkeypatch):
+    rng = np.random.default_rng(3)
+    sides = rng.integers(5, 90, (6, 2)).tolist()
+    kind = np.uint8 if sensor is RGB else np.float32
+    tiles = [rng.integers(0, 256, (len(sensor), *side)).astype(kind) for side in sides]
+    masks = [rng.integers(0, 5, side, dtype=np.uint8) for side in sides]
+    geometry = [plan_weak(rng, *side, WeakConfig(size=24)) for side in sides]
+    single = view(tiles, masks, geometry, 24, sensor)
+    monkeypatch.setattr("tilth.augment.weak._ONE_BY_ONE", ())
+    monkeypatch.setattr("tilth.augment.weak.known_whole", lambda _valid: False)
+    for found, expected in zip(view(tiles, masks, geometry, 24, sensor), single, strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_the_input_is_left_alone():
     stored = torch.full((1, 2, 6, 6), float("nan"))
     valid = torch.zeros(1, 6, 6, dtype=torch.bool)

@@ -83,6 +83,7 @@ def test_tiles_without_structure_are_not_alike():
     assert len(near_pairs(Portraits(np.arange(len(drawn)), np.stack(drawn)))[0]) == 0
 
 
+@pytest.mark.slow
 def test_candidates_lose_next_to_nothing_against_all_pairs():
     """The tables against a comparison of every portrait with every other."""
     pictures = np.stack([portrait(whole(picture(seed, 64))) for seed in range(80)]).repeat(3, axis=0)

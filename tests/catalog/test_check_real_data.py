@@ -88,6 +88,7 @@ def warnings(folder: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_classes_that_splits_of_deepglobe_lack():
     """As its description says: val has no rangeland, forest, water; test no forest, barren."""
     found = warnings("vhr/deepglobe_sample")
@@ -103,6 +104,7 @@ def test_classes_that_splits_of_deepglobe_lack():
     assert lacking == {("rangeland", "val"), ("forest", "val"), ("water", "val"), ("forest", "test"), ("barren", "test")}
 
 
+@pytest.mark.slow
 def test_rare_classes_of_dronedeploy():
     found = warnings("vhr/dronedeploy_sample")
     assert list(found) == ["rare class"]

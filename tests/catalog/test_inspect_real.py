@@ -159,6 +159,7 @@ FOLDERS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", FOLDERS, ids=lambda known: known.folder.replace("/", "-"))
 def test_a_real_folder_is_what_its_description_says(known: Known, tmp_path: Path):
     folder = DATA / known.folder
@@ -191,6 +192,7 @@ def check_starter(recipe: Path, out: Path, trains: bool) -> None:
     assert ("evaluate" in verbs) == trains
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["s1s2/terramind_examples", "s1s2/scenes", "s1s2/sen1floods11_samples"])
 def test_the_starter_of_a_real_folder_builds_and_checks(folder: str, tmp_path: Path):
     if not (DATA / folder).is_dir():

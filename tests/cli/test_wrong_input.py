@@ -84,7 +84,9 @@ def others(root: Path) -> None:
     (root / "options.yaml").write_text("windw: 64\n")
     (root / "nested.yaml").write_text("loop: {schedule: {warmup: 5}}\n")
     recipe = "name: r\ndescription: d\nvalues: {data: null, size: 64}\nstages:\n"
-    (root / "recipe.yaml").write_text(recipe + "  - {name: a, verb: landscapes, options: {out: '${out}/a', size: '${size}', seed: '${data}'}}\n")
+    (root / "recipe.yaml").write_text(
+        recipe + "  - {name: a, verb: landscapes, options: {out: '${out}/a', size: '${size}', seed: '${data}'}}\n"
+    )
     (root / "verb.yaml").write_text(recipe.replace("null", "1") + "  - {name: a, verb: landscape, options: {out: '${out}/a'}}\n")
     build = f"  - {{name: a, verb: catalog build, options: {{inputs: [{root}/none], sensor: rgb, out: '${{out}}/a.parquet'}}}}\n"
     (root / "first.yaml").write_text(recipe.replace("null", "1") + build)

@@ -48,7 +48,7 @@ def class_iou(features, labels, test_features, test_labels):
     return max(map(np.array, found), key=np.mean)
 
 
-@pytest.mark.parametrize(("sensor", "gsd_m", "gain"), [("rgb", 2.5, 0.05), ("s1", 10, 0.1)])
+@pytest.mark.parametrize(("sensor", "gsd_m", "gain"), [("rgb", 2.5, 0.05), pytest.param("s1", 10, 0.1, marks=pytest.mark.slow)])
 def test_context_beats_colour_and_colour_fails(sensor, gsd_m, gain):
     colours, contexts, labels = scenes(range(7), sensor, gsd_m)
     test_colours, test_contexts, test_labels = scenes(range(50, 54), sensor, gsd_m)
@@ -59,6 +59,7 @@ def test_context_beats_colour_and_colour_fails(sensor, gsd_m, gain):
     assert by_context.mean() > by_colour.mean() + gain
 
 
+@pytest.mark.slow
 def test_twelve_bands_do_not_solve_it_pixel_by_pixel():
     colours, _, labels = scenes(range(7), "s2_l2a", 10)
     test_colours, _, test_labels = scenes(range(50, 54), "s2_l2a", 10)

@@ -168,10 +168,11 @@ def _die_at_sync(world: Path, out: Path, count: int) -> None:
     label(world, out, ignore_below=0.5)
 
 
-def test_killed_labelling_goes_on_to_the_same_bytes(world, labelled, tmp_path):
+@pytest.mark.parametrize("moments", [(100, 151), pytest.param((2, 154), marks=pytest.mark.slow)], ids=["few", "more"])
+def test_killed_labelling_goes_on_to_the_same_bytes(world, labelled, tmp_path, moments):
     whole, out = files(labelled), tmp_path / "out"
     # Three syncs for each of 52 files: the content twice, and the folder.
-    for moment in (2, 100, 151, 154):
+    for moment in moments:
         shutil.rmtree(out, ignore_errors=True)
         child = multiprocessing.get_context("fork").Process(target=_die_at_sync, args=(world, out, moment))
         child.start()

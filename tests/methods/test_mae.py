@@ -113,6 +113,7 @@ def test_mean_divides_by_what_the_loop_counts():
     assert loss_of(method, batch) == pytest.approx(whole / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_eight_tiles_are_learnt_by_heart():
     method = build_method("mae", SETTINGS | {"decoder_width": 64, "mask_ratio": 0.5}, model_of())
     method.start_fresh()

@@ -439,6 +439,7 @@ def test_other_forms_of_the_guided_type_run_and_train(options):
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_networks_can_be_exported():
     network = filled("tiny_gd").eval()
     image, level = torch.randn(2, 3, 17, 16), torch.tensor([500, 20])

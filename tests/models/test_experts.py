@@ -137,6 +137,7 @@ class TestMultiTaskNetwork:
         with pytest.raises(ConfigError, match="tasks is empty"):
             create("upernet_vit_b_moe", tasks={}, part=8, **SMALL)
 
+    @pytest.mark.slow
     def test_survives_export_for_a_task(self) -> None:
         network = several().eval()
         image = torch.randn(1, 3, 64, 50)

@@ -49,7 +49,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_training_goes_on_to_the_same_bytes(field, number, monkeypatch):
     monkeypatch.chdir(field)
     if not Path("whole").exists():

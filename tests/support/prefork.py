@@ -79,6 +79,7 @@ def _fork(request: dict[str, Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if request["script"]:
             sys.argv[1:] = request["words"]
+            sys.path.insert(0, str(Path(__file__).parents[1]))  # as tests import each other
             runpy.run_path(request["script"], run_name="__main__")
             code = 0
         else:

@@ -49,10 +49,10 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def run_two(server: Server, command: list[str], log: Path) -> None:
-    """Run a command in two processes with the environment that torchrun gives them."""
+def run_two(server: Server, command: list[str], log: Path, script: str = "") -> None:
+    """Run a command (or a Python file) in two processes with the environment that torchrun gives them."""
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "False"}
     logs = [log.with_suffix(f".{rank}") for rank in range(2)]
-    started = [server.start(command, logs[rank], RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
+    started = [server.start(command, logs[rank], script, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
     assert [server.wait(process) for process in started] == [0, 0], [file.read_text() for file in logs]

@@ -76,7 +76,15 @@ SLOW = ("fixmatch", "unimatch")
 @pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS])
 def test_losses_of_every_variant_equal_one_process(server, data, tmp_path, variant):
     short = [item for item in SHORT if not item.startswith("settings")]
-    common = [*short, "loop.fused=no", "loop.seed=1", "loop.denominator=global", "weak.size=64", f"settings.variant={variant}", *VARIANTS[variant]]
+    common = [
+        *short,
+        "loop.learning_rate=0.00003",
+        "loop.seed=1",
+        "loop.denominator=global",
+        "weak.size=64",
+        f"settings.variant={variant}",
+        *VARIANTS[variant],
+    ]
     one, two = tmp_path / "one", tmp_path / "two"
     assert server.run(words(*data, one, *common), tmp_path / "log") == 0, (tmp_path / "log").read_text()
     run_two(server, words(*data, two, *common, "loop.devices=2"), tmp_path / "log")

@@ -20,12 +20,13 @@ from torch import Tensor
 from tilth import seeds
 from tilth.augment import photometry
 from tilth.augment.config import StrongConfig
-from tilth.augment.normalise import check_bands, from_unit, to_unit
+from tilth.augment.normalise import check_bands, from_unit, known_whole, to_unit
 from tilth.errors import DataError
 from tilth.sensors import Sensor
 
-# Elements of one block: on a CPU a block stays in its cache; an accelerator takes whole batches.
-_BLOCK_CPU = 1 << 20
+# Elements of one block: a CPU takes one sample, which stays in its cache, and of which nothing need be picked out for an operation and
+# put back; an accelerator takes whole batches.
+_BLOCK_CPU = 1
 _BLOCK_ACCELERATOR = 1 << 29
 
 
@@ -125,8 +126,7 @@ def strong_view(
     with torch.autocast(device_type=image.device.type, enabled=False):
         for part in _blocks(image):
             keep = None if valid is None else valid[part]
-            # On a CPU looking first is far cheaper than choosing pixel by pixel; an accelerator would make the host wait.
-            if keep is not None and keep.device.type == "cpu" and bool(keep.all()):
+            if keep is not None and known_whole(keep):
                 keep = None
             unit = _jitter_optical(to_unit(image[part], sensor), bands, plans[part], keep)
             unit = _change_radar(unit, bands, plans[part], [seeds.derive(draw, "speckle", view) for draw in draws[part]], keep)
@@ -188,8 +188,11 @@ def _take(unit: Tensor, samples: list[int], bands: Sequence[int]) -> Tensor:
 
 def _put(unit: Tensor, samples: list[int], bands: Sequence[int], part: Tensor) -> None:
     """Write back what :func:`_take` handed out, unless it was changed in place."""
-    if part.data_ptr() != unit.data_ptr():
+    if len(samples) < unit.shape[0]:
         unit[torch.tensor(samples).view(-1, 1), torch.tensor(bands)] = part
+    elif part.data_ptr() != unit.data_ptr():
+        for place, band in enumerate(bands):
+            unit[:, band] = part[:, place]
 
 
 def _jitter_optical(unit: Tensor, bands: _Bands, plans: Sequence[StrongDraw], valid: Tensor | None) -> Tensor:

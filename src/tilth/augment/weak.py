@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilth.augment.config import WeakConfig
-from tilth.augment.normalise import check_bands, fill_value
+from tilth.augment.normalise import check_bands, fill_value, fill_where_invalid, known_whole
 from tilth.augment.resample import Taps, linear_taps, nearest_sources, resample_linear, stack_taps, take_nearest
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
 from tilth.imagery.read import Window
 from tilth.sensors import Sensor
+
+# Devices that resample one sample after the other, each by its own window and number of taps; others take a batch at once, which has
+# to go through the most that one of its samples needs.
+_ONE_BY_ONE = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -151,21 +155,20 @@ def weak_view(
     columns = [_Axis.of(size, g.width, g.draw.new_width, g.draw.x, g.window.column, g.window.width, _flips(g.draw)[0]) for g in geometry]
     rows = [_Axis.of(size, g.height, g.draw.new_height, g.draw.y, g.window.row, g.window.height, _flips(g.draw)[1]) for g in geometry]
 
-    source = _fill_invalid(stored, valid, geometry, fill)
-    image = resample_linear(source, stack_taps([axis.taps for axis in columns]), stack_taps([axis.taps for axis in rows]))
+    # What a CPU finds out in no time spares it most of the work: tiles without holes, and tiles without labels.
+    whole = all(known_whole(part[: g.window.height, : g.window.width]) for part, g in zip(valid, geometry, strict=True))
+    image = _resample(_fill_invalid(stored, None if whole else valid, fill), geometry, columns, rows)
     nearest_rows = _stack([axis.nearest for axis in rows], stored.device)
     nearest_columns = _stack([axis.nearest for axis in columns], stored.device)
-    valid_out = take_nearest(valid, nearest_rows, nearest_columns)
-    valid_out &= _stack([axis.inside for axis in rows], stored.device).unsqueeze(2)
-    valid_out &= _stack([axis.inside for axis in columns], stored.device).unsqueeze(1)
-    if mask is None:
+    valid_out = _stack([axis.inside for axis in rows], stored.device).unsqueeze(2)
+    valid_out = valid_out & _stack([axis.inside for axis in columns], stored.device).unsqueeze(1)
+    if not whole:
+        valid_out &= take_nearest(valid, nearest_rows, nearest_columns)
+    if mask is None or _known_unlabelled(mask):
         mask_out = torch.full(valid_out.shape, IGNORE_INDEX, dtype=torch.int64, device=stored.device)
     else:
         mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE_INDEX)
-    # On a CPU looking first is far cheaper than choosing pixel by pixel; an accelerator would make the host wait.
-    padded = [sample for sample, kept in enumerate(valid_out) if not bool(kept.all())] if image.device.type == "cpu" else [slice(None)]
-    for part in padded:
-        torch.where(valid_out[part].unsqueeze(-3), image[part], fill, out=image[part])
+    fill_where_invalid(image, valid_out, fill)
 
     odd = [sample for sample, g in enumerate(geometry) if g.draw.quarter_turns % 2]
     if odd:
@@ -215,19 +218,33 @@ def _flips(draw: WeakDraw) -> tuple[bool, bool]:
     return draw.hflip ^ (turns in (1, 2)), draw.vflip ^ (turns in (2, 3))
 
 
-def _fill_invalid(stored: Tensor, valid: Tensor, geometry: Sequence[WeakGeometry], fill: Tensor) -> Tensor:
-    """Replace invalid and non-finite values; keeps uint8, makes everything else float32."""
-    usable = valid.unsqueeze(1)
+def _resample(source: Tensor, geometry: Sequence[WeakGeometry], columns: Sequence[_Axis], rows: Sequence[_Axis]) -> Tensor:
+    """Resample a batch: float32 (B, C, S, S)."""
+    across, down = [axis.taps for axis in columns], [axis.taps for axis in rows]
+    if source.device.type not in _ONE_BY_ONE:
+        return resample_linear(source, stack_taps(across), stack_taps(down))
+    image = torch.empty(*source.shape[:2], len(down[0].sources), len(across[0].sources))
+    for sample, g in enumerate(geometry):
+        window = source[sample : sample + 1, :, : g.window.height, : g.window.width]
+        image[sample] = resample_linear(window, stack_taps(across[sample : sample + 1]), stack_taps(down[sample : sample + 1]))[0]
+    return image
+
+
+def _known_unlabelled(mask: Tensor) -> bool:
+    """Whether no pixel has a label, where looking is cheap."""
+    return mask.device.type == "cpu" and mask.dtype == torch.uint8 and int(mask.numpy().min(initial=IGNORE_INDEX)) == IGNORE_INDEX
+
+
+def _fill_invalid(stored: Tensor, valid: Tensor | None, fill: Tensor) -> Tensor:
+    """Replace invalid (none if ``valid`` is None) and non-finite values; keeps uint8, makes everything else float32."""
+    usable = None if valid is None else valid.unsqueeze(1)
     if stored.dtype == torch.uint8:
-        # On a CPU looking first is far cheaper than a second copy of the batch; on an accelerator it would make the host wait.
-        windows = [part[: g.window.height, : g.window.width] for part, g in zip(valid, geometry, strict=True)]
-        if stored.device.type == "cpu" and all(bool(part.all()) for part in windows):
-            return stored
-        return torch.where(usable, stored, fill.round().clamp(0, 255).to(torch.uint8))
+        return stored if usable is None else torch.where(usable, stored, fill.round().clamp(0, 255).to(torch.uint8))
     source = stored.to(torch.float32)
     if stored.is_floating_point():
-        usable = usable & torch.isfinite(source)
-    return torch.where(usable, source, fill)
+        finite = torch.isfinite(source)
+        usable = finite if usable is None else usable & finite
+    return source if usable is None else torch.where(usable, source, fill)
 
 
 def _stack(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
