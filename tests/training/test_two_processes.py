@@ -92,8 +92,9 @@ def test_losses_of_every_variant_equal_one_process(server, data, tmp_path, varia
     named = tuple(name for name in first if name.startswith("loss") or name in ("accepted_share", "threshold"))
     assert set(named) > {"loss", "loss_labelled", "loss_unlabelled"}
     assert first["accepted_share"] > 0.05
-    # Weights differ by rounding after a step. Whether a region joins in is all or nothing, so CorrMatch carries a pixel's doubt far.
-    check_losses(one, two, named, later=2e-2 if variant == "corrmatch" else 1e-5)
+    # Weights differ by rounding after a step, and one of 16,000 pixels that changes sides of the threshold counts 3e-5. Whether a region
+    # joins in is all or nothing, so CorrMatch carries a pixel's doubt far.
+    check_losses(one, two, named, later=2e-2 if variant == "corrmatch" else 1e-4)
 
 
 def test_partners_in_two_processes_are_other_images_of_the_same_process(server, data, tmp_path):
