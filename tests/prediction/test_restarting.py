@@ -27,17 +27,22 @@ TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
 SETTINGS = {"window": 32, "overlap": 12, "panel": 90, "confidence": True, "probabilities": True}
 FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_probabilities.tif"]
 
-# A pause in every pass, so that a signal meets the work and not its end.
-_SLOW = """
-import sys, time, torch
+# Kills itself a moment after a given pass. A killer outside could come too late on a machine that is busy elsewhere.
+_KILLED = """
+import os, signal, sys, threading, time, torch
 torch.set_num_threads(1)
 from support.tiny_models import TinySegmenter
 from tilth.prediction.scene import predict_scene
-class Slow(TinySegmenter):
+passes, moment = int(sys.argv[3]), float(sys.argv[4])
+class Killed(TinySegmenter):
     def forward(self, image):
-        time.sleep(0.002)
+        global passes
+        passes -= 1
+        if passes == 0:
+            threading.Timer(moment, os.kill, [os.getpid(), signal.SIGKILL]).start()
+        time.sleep(0.005)
         return super().forward(image)
-predict_scene(Slow(), sys.argv[1], sys.argv[2], window=32, overlap=12, panel=90, confidence=True, probabilities=True)
+predict_scene(Killed(), sys.argv[1], sys.argv[2], window=32, overlap=12, panel=90, confidence=True, probabilities=True)
 """
 
 
@@ -51,9 +56,10 @@ def bytes_of(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in FILES]
 
 
-def start(uri: str, out: Path) -> subprocess.Popen:
-    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")])
-    return subprocess.Popen([sys.executable, "-c", _SLOW, uri, str(out)], env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
+def start(uri: str, out: Path, passes: int = -1, moment: float = 0.0) -> subprocess.Popen:
+    """A prediction that dies ``moment`` seconds after the start of a pass, or never."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", _KILLED, uri, str(out), str(passes), str(moment)], env=environment)
 
 
 def strips(folder: Path) -> list[Path]:
@@ -73,17 +79,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     reference = predict_scene(TinySegmenter(), uri, whole / "map.tif", **SETTINGS)
     assert reference.windows_kept == 0
-    random, kept = np.random.default_rng(7), 0
+    random, kept = np.random.default_rng(7), [0]
     for _ in range(2):
-        process = start(uri, pieces / "map.tif")
-        while len(strips(pieces)) <= kept + 3 and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.2))
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
-        kept = len(strips(pieces))
+        passes, moment = int(random.integers(20, 30)), random.uniform(0, 0.03)
+        assert start(uri, pieces / "map.tif", passes, moment).wait(timeout=300) == -signal.SIGKILL
+        kept.append(len(strips(pieces)))
         assert not (pieces / "map.tif").exists()
-    assert 4 < kept < 2 * len(range(0, 300, 20))
+    assert kept[0] < kept[1] < kept[2] < 2 * len(range(0, 300, 20))
     result = predict_scene(TinySegmenter(), uri, pieces / "map.tif", **SETTINGS)
     assert 0 < result.windows_kept < result.windows
     assert bytes_of(pieces) == bytes_of(whole)
