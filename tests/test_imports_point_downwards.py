@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "tilth"
 
 FLOORS = (
-    {"errors", "config", "seeds", "classes", "sensors", "batch"},
+    {"errors", "config", "seeds", "classes", "sensors", "sensor_ranges", "batch"},
     {"imagery", "catalog", "datasets"},
     {"augment", "models"},
     {"methods"},

@@ -13,7 +13,7 @@ from tilth.errors import MissingExtraError, needs_extra
 
 LIBRARIES = (
     *("rasterio", "shapely", "geopandas", "pandas", "pyproj", "scipy", "onnx"),
-    *("jinja2", "markupsafe", "matplotlib", "tensorboard", "ray"),
+    *("jinja2", "markupsafe", "matplotlib", "tensorboard", "ray", "lmdb"),
 )
 # Finders that do not find them: what asks whether a library is there must get the answer, too.
 ABSENT = f"""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tilth.verbs.predict import predict
     from tilth.verbs.report import report
     from tilth.verbs.train import finetune, pretrain
+    from tilth.verbs.trust import trust
     from tilth.verbs.weights import import_weights
 
     __version__: str
@@ -65,6 +66,7 @@ _HOMES = {
     "pretrain": "tilth.verbs.train",
     "finetune": "tilth.verbs.train",
     "label": "tilth.verbs.label",
+    "trust": "tilth.verbs.trust",
     "models_list": "tilth.verbs.models",
     "models_info": "tilth.verbs.models",
     "import_weights": "tilth.verbs.weights",
@@ -106,6 +108,7 @@ __all__ = [
     "pretrain",
     "finetune",
     "label",
+    "trust",
     "models_list",
     "models_info",
     "import_weights",

@@ -18,6 +18,10 @@ class Batch(TypedDict):
         tile_id: B identifiers, as in the catalog.
         confidence: float32 (B, H, W), 0 to 1, how sure the maker of each label was; 1 where nobody said; without meaning
             where the mask is 255. Only there where a stream asks for it.
+        seasons: int64 (B, T, H, W), labels of all seasons of each place, the one of ``mask`` among them, in the same crop; 255 = ignore,
+            also where a place has fewer than T. T is the most of a place in the batch. Only there where a stream asks for it.
+        reference: int64 (B, H, W), clean labels to compare with, never to learn from; 255 where there is none. Only there where a stream
+            asks for it and the catalog has some.
         draw: B seeds, one a sample, a pure function of (seed, stream, step, slot, tile); every augmentation of the sample derives from it.
     """
 
@@ -25,5 +29,7 @@ class Batch(TypedDict):
     mask: Tensor
     valid: Tensor
     confidence: NotRequired[Tensor]
+    seasons: NotRequired[Tensor]
+    reference: NotRequired[Tensor]
     tile_id: list[str]
     draw: list[int]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,6 +15,10 @@ from tilth.errors import ConfigError, MissingFileError, suggest
 
 IGNORE_INDEX = 255
 """Label value of pixels without a label: no loss, no metric, no selection ever counts them."""
+
+_FOLDER = "class_schemes"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_IGNORE = "ignore"
 
 Colour = tuple[
     Annotated[int, pydantic.Field(ge=0, le=255)],
@@ -62,7 +68,7 @@ class ClassScheme(Config):
         def target(name: Any) -> Any:
             if not isinstance(name, str) or _is_id(name):
                 return name
-            if name not in names and name.lower() == "ignore":
+            if name not in names and name.lower() == _IGNORE:
                 return IGNORE_INDEX
             if name not in names:
                 raise ValueError(f"no class {name!r} to map to; {suggest(name, names)}")
@@ -171,6 +177,56 @@ class ClassScheme(Config):
             raise ConfigError(f"{file}: ignore_index must be {IGNORE_INDEX}; write unlabelled pixels as {IGNORE_INDEX}")
         classes = _in_index_order(tree["classes"], file)
         return cls.parse({"name": file.resolve().parent.name} | tree | {"classes": classes}, source=str(file))
+
+
+def get_scheme(name: str | Path) -> ClassScheme:
+    """Look up a class scheme: a built-in name, or the path of a YAML or JSON file.
+
+    Raises:
+        ConfigError: unknown name, or a file that does not validate; the message lists the built-in ones.
+        MissingFileError: no such file.
+
+    Example:
+        >>> get_scheme("dw").mapping_from(get_scheme("worldcover"))[1], get_scheme("dw").names[5]
+        (5, 'shrub and scrub')
+    """
+    text = str(name)
+    if text in scheme_names():
+        return _built_in(text)[0]
+    if Path(text).suffix not in _SUFFIXES and not Path(text).is_file():
+        raise ConfigError(f"unknown class scheme {text!r}; {suggest(text, scheme_names())}; or give the path of a YAML or JSON file")
+    return ClassScheme.load(text)
+
+
+def scheme_names() -> tuple[str, ...]:
+    """Names of the built-in class schemes."""
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in (resources.files("tilth") / _FOLDER).iterdir()))
+
+
+def stored_values(name: str) -> dict[int, int]:
+    """Say what the numbers in a published product stand for.
+
+    Args:
+        name: of a built-in scheme.
+
+    Returns:
+        Class id, or 255 for "no label", by stored value; empty where the product holds class ids, and for any other name.
+
+    Example:
+        >>> stored_values("worldcover")[80], stored_values("worldcover")[0]
+        (7, 255)
+    """
+    return dict(_built_in(name)[1]) if name in scheme_names() else {}
+
+
+@cache
+def _built_in(name: str) -> tuple[ClassScheme, dict[int, int]]:
+    """Read a scheme that comes with tilth, and what its product stores for each class."""
+    with resources.as_file(resources.files("tilth") / _FOLDER / f"{name}.yaml") as file:
+        tree = read_yaml(file)
+    stored = tree.pop("stored", {})
+    scheme = ClassScheme.parse(tree, source=f"class scheme {name!r}")
+    return scheme, {value: IGNORE_INDEX if target == _IGNORE else scheme.index(target) for value, target in stored.items()}
 
 
 def _is_id(text: str) -> bool:

@@ -1,21 +1,26 @@
 """Sensor: which bands there are, in which order and unit, and how stored numbers become network input.
 
-The chain from file to network is data, never a hidden default: ``physical = stored * scale + offset`` per band, then
-``(physical - mean) / std``. ``low`` and ``high`` bound what a picture shows and what photometric augmentation calls 0 and 1.
+The chain from file to network is data, never a hidden default: ``physical = stored * scale + offset`` per band, cut to a range and to a
+number of levels where the band says so, then ``(physical - mean) / std``. ``low`` and ``high`` bound what a picture shows and what
+photometric augmentation calls 0 and 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 
 from tilth.config import Config, read_yaml
 from tilth.errors import ConfigError, suggest
+from tilth.sensor_ranges import KINDS, in_range
 
 _YAML = (".yaml", ".yml")
+
+_LIMITS = ("clip", "clip_percentiles", "levels")
+_PERCENT = 100
 
 StorageType = Literal["uint8", "uint16", "int16", "float32"]
 
@@ -34,6 +39,10 @@ class Band(Config):
         std: standard deviation of the physical value, greater than zero.
         low: physical value shown as black, and 0 for photometric augmentation.
         high: physical value shown as white, and 1 for photometric augmentation; greater than ``low``.
+        clip: physical values below the first or above the second become that before the network sees them.
+        clip_percentiles: the same by percentiles of each image as the network gets it (a crop, a tile, a window of a scene), 0 to 100.
+        levels: how many values are told apart between the ends of ``clip``, both included; those between two become the lower one, as 256
+            levels are what 8-bit storage leaves. None: as many as there are.
     """
 
     name: str = pydantic.Field(min_length=1)
@@ -46,11 +55,33 @@ class Band(Config):
     std: float = pydantic.Field(gt=0)
     low: float
     high: float
+    clip: tuple[float, float] | None = None
+    clip_percentiles: tuple[float, float] | None = None
+    levels: int | None = pydantic.Field(default=None, ge=2)
+
+    @property
+    def limited(self) -> bool:
+        """Whether values are cut before the network sees them."""
+        return self.clip is not None or self.clip_percentiles is not None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _say_no_more(self, write: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Bands that are not cut are written as they always were: catalogs, models and hashes of either stay what they are.
+        tree: dict[str, Any] = write(self)
+        return {name: value for name, value in tree.items() if value is not None or name not in _LIMITS}
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
         if self.high <= self.low:
             raise ValueError(f"band {self.name!r}: high ({self.high:g}) must be greater than low ({self.low:g})")
+        for name in ("clip", "clip_percentiles"):
+            ends = getattr(self, name)
+            if ends is not None and ends[1] <= ends[0]:
+                raise ValueError(f"band {self.name!r}: {name}: the second value ({ends[1]:g}) must be greater than the first ({ends[0]:g})")
+        if self.clip_percentiles is not None and not all(0 <= percent <= _PERCENT for percent in self.clip_percentiles):
+            raise ValueError(f"band {self.name!r}: clip_percentiles are percents, 0 to {_PERCENT}")
+        if self.levels is not None and self.clip is None:
+            raise ValueError(f"band {self.name!r}: levels lie between the ends of clip; give clip, too")
         if self.scale == 0:
             raise ValueError(f"band {self.name!r}: scale must not be 0")
         return self
@@ -123,6 +154,11 @@ class Sensor(Config):
             name=name or f"{self.name}[{','.join(kept)}]", bands=bands, dtype=self.dtype, unit=self.unit, rgb=(shown[0], shown[1], shown[2])
         )
 
+    @property
+    def limited(self) -> bool:
+        """Whether values of any band are cut before the network sees them."""
+        return any(band.limited for band in self.bands)
+
     def __add__(self, other: Sensor) -> Sensor:
         """Concatenate the bands of two sensors that see the same grid; pictures show the one with more bands."""
         shown = self if len(self) >= len(other) else other
@@ -143,6 +179,8 @@ class Sensor(Config):
 def get_sensor(name: str) -> Sensor:
     """Look up a sensor: a built-in name, the path of a YAML file, or a sum of them such as ``s1+s2_l2a`` or ``s2_l2a+radar.yaml``.
 
+    A built-in name may end in ``_8bit``, ``_quantised``, ``_clipped`` or ``_physical``; see :mod:`tilth.sensor_ranges`.
+
     Raises:
         ConfigError: unknown name; the message lists the built-in ones.
         MissingFileError: no such YAML file.
@@ -150,10 +188,7 @@ def get_sensor(name: str) -> Sensor:
     if name.endswith(_YAML) and ("+" not in name or Path(name).is_file()):
         return Sensor.load(name)
     first, *others = (Sensor.load(part) if part.endswith(_YAML) else _built_in(part) for part in name.split("+"))
-    total = first
-    for other in others:
-        total = total + other
-    return total
+    return sum(others, start=first)
 
 
 def sensor_parts(name: str) -> dict[str, str]:
@@ -167,8 +202,12 @@ def sensor_names() -> tuple[str, ...]:
 
 
 def _built_in(name: str) -> Sensor:
+    stem, _, kind = name.rpartition("_")
     if name not in _BUILT_IN:
-        raise ConfigError(f"unknown sensor {name!r}; {suggest(name, _BUILT_IN)}; or give the path of a YAML file")
+        if stem and kind in KINDS:
+            return in_range(_built_in(stem), kind)
+        endings = f"endings: _{', _'.join(KINDS)}"
+        raise ConfigError(f"unknown sensor {name!r}; {suggest(name, _BUILT_IN)} ({endings}); or give the path of a YAML file")
     return _BUILT_IN[name]
 
 
@@ -195,8 +234,14 @@ _S1 = (
 _S2_NAMES = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 _S2_CENTRES_NM = (443, 490, 560, 665, 705, 740, 783, 842, 865, 940, 1375, 1610, 2190)
 _S2_GSD_M = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20)
-_L1C_MEAN = (1605.575, 1390.782, 1314.873, 1363.524, 1549.444, 2091.749, 2371.717, 2299.905, 2560.295, 830.066, 22.104, 2177.072, 1524.065)
-_L1C_STD = (786.787, 850.348, 875.065, 1138.850, 1122.178, 1161.592, 1274.392, 1248.429, 1345.527, 577.316, 51.154, 1336.099, 1136.538)
+_L1C_MEAN = (
+    *(1605.57504906, 1390.78157673, 1314.8729939, 1363.52445545, 1549.44374991, 2091.74883118, 2371.7172463),
+    *(2299.90463006, 2560.29504086, 830.06605044, 22.10351321, 2177.07172323, 1524.06546312),
+)
+_L1C_STD = (
+    *(786.78685367, 850.34818441, 875.06484736, 1138.84957046, 1122.17775652, 1161.59187054, 1274.39184232),
+    *(1248.42891965, 1345.52684884, 577.31607053, 51.15431158, 1336.09932639, 1136.53823676),
+)
 # Surface reflectance (level 2A, no B10) of the same collection, as its authors publish it.
 _L2A_MEAN = (752.401, 884.297, 1144.162, 1297.473, 1624.910, 2194.642, 2422.212, 2517.761, 2581.647, 2645.519, 2368.512, 1805.068)
 _L2A_STD = (1108.029, 1155.152, 1183.629, 1368.114, 1370.265, 1355.554, 1416.515, 1474.789, 1439.309, 1582.280, 1455.521, 1343.484)
@@ -215,6 +260,7 @@ _L2A = Sensor(
     unit="surface reflectance",
     rgb=("B04", "B03", "B02"),
 )
+_THREE = ("B04", "B03", "B02")
 _NINE = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12")
 _TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 # Statistics of the global HLS sample that the Prithvi models were trained on.
@@ -239,8 +285,12 @@ _BUILT_IN: dict[str, Sensor] = {
         Sensor(name="s1", bands=_S1, dtype="float32", unit="dB", rgb=("VV", "VH", "VV")),
         _L1C,
         _L2A,
+        _L1C.select(_THREE, "s2_l1c_3"),
         _L1C.select(_NINE, "s2_l1c_9"),
+        # As encoders of colour pictures want it: red, green and blue first.
+        _L1C.select((*_THREE, *_NINE[3:]), "s2_l1c_9_rgb"),
         _L1C.select(_TEN, "s2_l1c_10"),
+        _L1C.select([name for name in _S2_NAMES if name != "B10"], "s2_l1c_12"),
         _L2A.select(_NINE, "s2_l2a_9"),
         _L2A.select(_TEN, "s2_l2a_10"),
         Sensor(name="hls", bands=_HLS, dtype="int16", unit="surface reflectance", rgb=("red", "green", "blue")),

@@ -38,8 +38,8 @@ def test_card_is_short_and_says_what_users_must_know(name):
     for labels in card.labels:
         scheme = labels.scheme(name)
         assert len(set(scheme.colours)) == len(scheme)
-        # Masks of VOC hold class ids already.
-        assert (labels.codes(scheme) is None) == (name == "voc2012")
+        # Masks of VOC, and of Dynamic World, hold class ids already.
+        assert (labels.codes(scheme) is None) == (name in {"voc2012", "ssl4eo-s12", "ssl4eo-s12-nol"})
 
 
 def test_published_splits_are_complete_and_apart():

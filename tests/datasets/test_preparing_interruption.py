@@ -14,7 +14,7 @@ import yaml
 
 from support import public_sets
 from tilth.cli.main import main
-from tilth.datasets import prepare
+from tilth.datasets import prepared_folder
 from tilth.datasets.shelf import load_card
 from tilth.imagery.files import folder_lock
 
@@ -107,8 +107,8 @@ def test_what_a_running_process_writes_is_not_swept(tmp_path):
         written = [tmp_path / "masks" / f".x.{number}-0.png" for number in (process.pid, 2**22 + 5)]
         for file in written:
             file.write_bytes(b"half")
-        prepare._sweep(tmp_path)
+        prepared_folder.sweep(tmp_path)
         assert [file.exists() for file in written] == [True, False]
         process.stdin.close()
-    prepare._sweep(tmp_path)
+    prepared_folder.sweep(tmp_path)
     assert not written[0].exists()

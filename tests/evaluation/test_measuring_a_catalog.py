@@ -169,7 +169,57 @@ def test_a_class_without_reference_is_absent_and_its_false_alarms_are_kept(tiles
         "OA": 0.75,
         "iou/brick": 1.0,
         "iou/grass": 0.5,
+        "validation_loss": pytest.approx(_cross_entropy_of(tiles, seen, np.array([[0, 0, 1, 1]] * 4)), rel=1e-5),
     }
+
+
+def _cross_entropy_of(tiles: Tiles, seen: np.ndarray, label: np.ndarray) -> float:
+    """Mean cross-entropy over pixels, tile by tile and without windows; 255 counts nowhere."""
+    model = Brightest().eval()
+    with torch.no_grad():
+        stored = torch.from_numpy((np.eye(3, dtype=np.uint8) * 180 + 40)[seen]).permute(2, 0, 1)[None]
+        logits = model(model.normalise(stored))
+    return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)[None].long(), ignore_index=255))
+
+
+def test_validation_loss_is_the_cross_entropy_of_counted_pixels(tiles: Tiles) -> None:
+    losses, pixels = [], []
+    for index, size in enumerate([(9, 14), (21, 6)]):
+        seen, label = draw(index, *size, wrong=0.3)
+        tiles.add(f"t{index}", seen, label)
+        pixels.append(int((label != 255).sum()))
+        losses.append(_cross_entropy_of(tiles, seen, label) * pixels[-1])
+    tiles.add("nothing", np.zeros((5, 5), dtype=int), np.full((5, 5), 255))
+    found = validation_scores(Brightest(), tiles.catalog())
+    assert found["validation_loss"] == pytest.approx(sum(losses) / sum(pixels), rel=1e-5)
+
+
+def test_published_conventions_are_an_option_and_our_own_scores_stay(tiles: Tiles) -> None:
+    """Finding 16: an absent class that is never predicted is perfect there, and no class here."""
+    tiles.add("no water", np.array([[0, 0, 1, 0]] * 4), np.array([[0, 0, 1, 1]] * 4))
+    plain, both = (evaluate_catalog(Brightest(), tiles.catalog(), published=wanted) for wanted in (False, True))
+    assert plain.published is None
+    assert both.scores == plain.scores
+    assert both.scores.mean_recall == 0.75
+    assert both.scores.mean_precision == pytest.approx((2 / 3 + 1) / 2)
+    assert both.published == pytest.approx(
+        {
+            "OA": 0.75,
+            "AA (published)": (2 / 3 + 1 + 1) / 3,
+            "mIoU": (2 / 3 + 1 / 2 + 1) / 3,
+            "mF1": (4 / 5 + 2 / 3 + 1) / 3,
+            "mPrecision": (2 / 3 + 1 + 1) / 3,
+            "mRecall": (1 + 1 / 2 + 1) / 3,
+        }
+    )
+
+
+def test_class_that_is_there_and_never_predicted_has_precision_0_for_us_and_1_in_the_tables(tiles: Tiles) -> None:
+    tiles.add("no grass", np.zeros((2, 4), dtype=int), np.array([[0, 0, 1, 1]] * 2))
+    found = evaluate_catalog(Brightest(), tiles.catalog(), published=True)
+    assert found.scores.mean_precision == 0.25
+    assert found.published is not None
+    assert found.published["AA (published)"] == pytest.approx((0.5 + 1 + 1) / 3)
 
 
 def test_a_scheme_of_one_class_works(tiles: Tiles) -> None:
@@ -188,9 +238,9 @@ def test_metrics_json_has_the_agreed_layout_and_reads_back(tiles: Tiles, tmp_pat
     assert list(tree) == [
         *("schema_version", "model", "catalog_fingerprint", "split", "scheme", "classes", "colours", "confusion"),
         *("scores", "per_class", "tiles", "pixels", "ignored_pixels", "seconds", "gallery"),
-        *("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash"),
+        *("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash", "published"),
     ]
-    assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "kappa", "fwIoU", "bIoU"]
+    assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "mPrecision", "kappa", "fwIoU", "bIoU"]
     fields = ["name", "iou", "f1", "precision", "recall", "reference_pixels", "predicted_pixels", "absent", "boundary_iou", "interval"]
     assert list(tree["per_class"][0]) == fields
     assert list(tree["tiles"][0]) == ["tile_id", "mIoU", "OA", "pixels"]

@@ -117,7 +117,7 @@ def test_tiles_of_one_image_are_drawn_together(tmp_path: Path) -> None:
     expected = bootstrap_intervals(np.stack(counts), [str(index // 2) for index in range(6)], 80)
     assert result.intervals == expected.summary
     assert tuple(item.interval for item in result.per_class) == expected.per_class
-    assert set(result.intervals) == {"mIoU", "mF1", "OA", "AA", "kappa", "fwIoU", "bIoU"}
+    assert set(result.intervals) == {"mIoU", "mF1", "OA", "AA", "mPrecision", "kappa", "fwIoU", "bIoU"}
     low, high = result.intervals["mIoU"]
     assert low < (result.scores.mean_iou or 0) < high
 

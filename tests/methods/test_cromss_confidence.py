@@ -172,6 +172,13 @@ def test_seasons_without_a_label_leave_the_others_their_say():
     torch.testing.assert_close(both[0, 0], torch.full((20, 20), 0.75))
 
 
+def test_seasons_may_be_more_than_a_byte_counts():
+    label = torch.zeros(1, 20, 20, dtype=torch.int64)
+    seasons = torch.cat([label.unsqueeze(1).expand(-1, 100, -1, -1), torch.ones(1, 200, 20, 20, dtype=torch.int64)], 1)
+    torch.testing.assert_close(label_prior(label, seasons, 2, "t")[0, 0], torch.full((20, 20), 1 / 3))
+    torch.testing.assert_close(label_prior(label, seasons, 2, "ts")[0, 0], torch.full((20, 20), 2 / 3))
+
+
 def test_one_season_alone_is_its_own_time_series():
     label = torch.randint(0, 3, (2, 24, 24))
     kinds = [label_prior(label, seasons, 3, kind) for kind in ("t", "s", "ts") for seasons in (None, label.unsqueeze(1))]

@@ -82,6 +82,18 @@ def test_names_and_shapes_of_transformers_are_the_published_ones(kind):
 
 
 @pytest.mark.parametrize("kind", VITS)
+def test_calls_of_transformers_leave_nothing_behind(kind):  # finding 23: the published program adds hooks with every call
+    bands, _, _ = VITS[kind]
+    network = transformer(kind, in_channels=bands, num_classes=3, image_size=48).eval()
+    image = torch.randn(1, bands, 48, 48)
+    with torch.no_grad():
+        first = network(image)
+        assert torch.equal(network(image), first)
+    for module in network.modules():
+        assert not any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)), module
+
+
+@pytest.mark.parametrize("kind", VITS)
 def test_official_names_come_back_bit_by_bit(kind):
     bands, _, _ = VITS[kind]
     network = transformer(kind, in_channels=bands, num_classes=3, image_size=48)

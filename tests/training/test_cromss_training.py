@@ -106,17 +106,54 @@ def test_all_modalities_are_trained_on_together(trained):
     assert same(start.model, model, torch.randn(1, 11, 32, 32))
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        NetworkConfig(name="cromss_fpn_resnet50", options={"encoder": "resnet18"}, fusion=FusionConfig(kind="late")),
+        NetworkConfig(encoder="resnet18", decoder="upernet", fusion=FusionConfig()),
+    ],
+    ids=["fpn", "upernet"],
+)
+def test_encoders_of_all_modalities_go_under_other_decoders_together(trained, wanted):
+    """Joint transfer, which the published program does not have."""
+    folder, model = trained
+    image = torch.randn(1, 11, 32, 32)
+    start = starting_model(options(folder, "encoder", network=wanted), BOTH, scheme(5))
+    with torch.no_grad():
+        # The images themselves may or may not be among the maps.
+        left, right = ([item for item in one.eval().encode(image) if item.shape[1] > 11] for one in (start.model, model))
+        assert len(left) == len(right)
+        for pair in zip(left, right, strict=True):
+            torch.testing.assert_close(*pair)
+        assert start.model(image).shape == (1, 5, 32, 32)
+
+
+def test_decoder_of_one_modality_is_taken_block_by_block(trained):
+    folder, model = trained
+    alone = branch_segmenter(model, "s1").network.state_dict()
+    for part, count in (("de1", 1), ("de4", 4), ("wocls", 5)):
+        found = starting_model(options(folder, f"s1:{part}"), get_sensor("s1"), scheme(5)).model.network.state_dict()
+        weights = [name for name in found if name.startswith("decoder.") and name.endswith("0.weight") and found[name].ndim == 4]
+        same = {name.split(".")[2] for name in weights if torch.equal(found[name], alone[name])}
+        assert same == {str(place) for place in range(count)}, part
+
+
 def test_what_cannot_be_taken_is_refused_in_one_line(trained):
     folder, _ = trained
     for take, sensor, said, kind in (
         ("s3", "s1", "no branch 's3'", UsageError),
         ("s2", "s1", "model has bands B02", SensorMismatchError),
         ("s1:head", "s1", "no 'head'", UsageError),
+        ("s3:de1", "s1", "no branch 's3'", UsageError),
         (None, "s1", "a model for sensor 's1\\+s2_l2a_9'", SensorMismatchError),
     ):
         with pytest.raises(kind, match=said) as caught:
             starting_model(options(folder, take), get_sensor(sensor), SCHEME)
         assert "\n" not in str(caught.value)
+    other = NetworkConfig(name="cromss_fpn_resnet50", options={"encoder": "resnet18"})
+    with pytest.raises(UsageError, match=r"take=s1:de1: wants decoder\.blocks\.0\.") as caught:
+        starting_model(options(folder, "s1:de1", network=other), get_sensor("s1"), SCHEME)
+    assert "\n" not in str(caught.value)
     wrong = NetworkConfig(encoder="test_byobnet", options={"decoder_channels": [8] * 5})
     with pytest.raises(UsageError, match=r"its encoder \(cromss_unet_resnet50\) is not that of test_byobnet") as caught:
         starting_model(options(folder, "s1:encoder", network=wrong), get_sensor("s1"), SCHEME)

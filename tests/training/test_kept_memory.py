@@ -13,12 +13,13 @@ from tilth.training import memory
 class Library:
     """Notes what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 2**40) -> None:
         self.asked: list[tuple[int, ...]] = []
+        self.most = most
 
     def mallopt(self, number: int, value: int) -> int:
         self.asked.append((number, value))
-        return 1
+        return int(value <= self.most)
 
     def malloc_trim(self, padding: int) -> int:
         self.asked.append((padding,))
@@ -35,6 +36,13 @@ def test_the_library_is_told_before_and_after_even_if_the_training_fails(monkeyp
         if fails:
             raise KeyError
     assert library.asked[2:] == [(-3, 2**25), (-1, 2**26), (0,)]
+
+
+def test_older_libraries_are_asked_for_what_they_take(monkeypatch):
+    library = Library(most=2**25)
+    monkeypatch.setattr(memory, "_glibc", lambda: library)
+    with memory.kept_memory(torch.device("cpu")):
+        assert library.asked == [(-3, 2**30), (-3, 2**25), (-1, -1)]
 
 
 def test_nothing_is_asked_on_other_devices_or_of_other_libraries(monkeypatch):

@@ -437,3 +437,13 @@ def test_gradients_under_a_scaler_are_unscaled_by_the_loop_not_by_the_optimiser(
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True), raising=False)
     fused = [build_optimiser(nn.Linear(2, 2), LoopConfig(precision=name)).defaults["fused"] for name in ("32", "bf16-mixed", "16-mixed")]
     assert fused == [True, True, False]
+
+
+@pytest.mark.parametrize("watch", ["score", "loss"])
+def test_plateau_listens_to_the_score_or_the_loss_of_validation(catalogs, tmp_path, watch):
+    """The score gets better all the time, the loss never does."""
+    scores = iter([{"mIoU": 0.1 * step, "validation_loss": 1.0} for step in range(1, 5)])
+    loop = {"learning_rate": 0.1, "validate_every": 1, "schedule": {"kind": "plateau", "patience": 2, "factor": 0.5, "watch": watch}}
+    trainer, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs, method="supervised", validate=lambda _model: next(scores))
+    trainer.fit()
+    assert trainer.rate.at(4) == (0.1 if watch == "score" else 0.05)

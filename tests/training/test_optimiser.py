@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,6 +108,87 @@ def test_closed_forms_of_the_other_schedules():
     assert kept.at(50) == pytest.approx(2 * (0.25 + 0.75 * 0.5))
 
 
+RATES = dict(np.load(Path(__file__).parents[1] / "fixtures" / "cromss" / "rates.npz"))
+EPOCHS = {
+    "lr_cos40_ep50": (5e-4, {"kind": "cosine", "final_share": 0.02, "decay_share": 0.8}),
+    "lr_cos50_ep50": (5e-4, {"kind": "cosine", "final_share": 0.02}),
+    "lr_cos20_f1e4_ep30": (1e-3, {"kind": "cosine", "final_share": 0.1, "decay_share": 20 / 30}),
+    "lr_step_20_35_ep50": (5e-4, {"kind": "step", "milestones": (0.4, 0.7), "factor": 0.5}),
+    "lr_exp_095_ep50": (5e-4, {"kind": "exp", "final_share": 0.95**50}),
+}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+@pytest.mark.parametrize("epoch", [1, 7])
+def test_schedules_of_transfer_are_the_recorded_ones(name, epoch):
+    """One step an epoch; and seven, in which the rate stays as it was when the epoch began."""
+    base, schedule = EPOCHS[name]
+    wanted = RATES[name]
+    rate = LearningRate(LoopConfig(steps=epoch * len(wanted), learning_rate=base, schedule=ScheduleConfig(**schedule, hold_steps=epoch)))
+    for step in range(epoch * len(wanted)):
+        assert rate.at(step) == pytest.approx(wanted[step // epoch], rel=0, abs=1e-12)
+
+
+def test_plateau_falls_when_the_recorded_one_does():
+    """Patience 4 of torch's schedule is the fifth validation of ours; better is what is better by 1e-4 of the best."""
+    schedule = ScheduleConfig(kind="plateau", factor=0.5, patience=5, threshold=1e-4)
+    rate = LearningRate(LoopConfig(steps=100, learning_rate=0.005, schedule=schedule))
+    for loss, wanted in zip(RATES["rop_vloss"], RATES["rop_lr_after_epoch_patience4"], strict=True):
+        rate.observe(-float(loss))
+        assert rate.at(1) == pytest.approx(wanted, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_threshold_of_plateau_is_that_of_torch(higher):
+    values = np.random.default_rng(0).uniform(0.4, 0.6, 40)
+    weight = nn.Parameter(torch.zeros(1))
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        torch.optim.SGD([weight], lr=2.0), mode="max" if higher else "min", factor=0.5, patience=2, threshold=0.05, threshold_mode="rel"
+    )
+    rate = make("plateau", patience=3, factor=0.5, threshold=0.05)
+    for value in values:
+        oracle.step(float(value))
+        rate.observe(float(value if higher else -value))
+        assert rate.at(1) == oracle.get_last_lr()[0]
+    assert rate.at(1) < 1
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_optimisers_are_those_of_torch_with_decay_where_they_have_it(kind):
+    config = LoopConfig(optimiser=kind, learning_rate=0.1, weight_decay=0.3, no_decay="nothing", momentum=0.7, fused=False)
+    weights = [nn.Parameter(torch.linspace(-1, 1, 6).reshape(2, 3)), nn.Parameter(torch.ones(3))]
+    model = nn.ParameterDict({"first": weights[0], "second": weights[1]})
+    twins = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    oracle = {
+        "adamw": lambda: torch.optim.AdamW(twins, lr=0.1, weight_decay=0.3, eps=1e-8),
+        "adam": lambda: torch.optim.Adam(twins, lr=0.1, weight_decay=0.3, eps=1e-8),
+        "sgd": lambda: torch.optim.SGD(twins, lr=0.1, weight_decay=0.3, momentum=0.7),
+    }[kind]()
+    optimiser = build_optimiser(model, config)
+    assert len(optimiser.param_groups) == 1
+    for step in range(4):
+        for weight in (*weights, *twins):
+            weight.grad = weight.detach().cos() * (step + 1)
+        optimiser.step()
+        oracle.step()
+    for weight, twin in zip(weights, twins, strict=True):
+        torch.testing.assert_close(weight, twin, rtol=1e-6, atol=1e-7)
+
+
+def test_l2_of_adam_is_part_of_the_gradient_and_that_of_adamw_is_not():
+    """Without a gradient of its own, Adam moves a weight by its rate whatever the decay; AdamW by a share of the weight."""
+    moved = {}
+    for kind in ("adam", "adamw"):
+        weight = nn.Parameter(torch.full((2, 2), 4.0))
+        optimiser = build_optimiser(
+            nn.ParameterDict({"only": weight}), LoopConfig(optimiser=kind, learning_rate=0.5, weight_decay=1e-3, fused=False)
+        )
+        weight.grad = torch.zeros_like(weight)
+        optimiser.step()
+        moved[kind] = 4 - float(weight.detach()[0, 0])
+    assert moved == pytest.approx({"adam": 0.5, "adamw": 0.5 * 1e-3 * 4}, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["cosine", "poly", "constant"])
 def test_warm_up_rises_in_a_line_and_the_decay_follows(kind):
     rate = make(kind, warmup_steps=20)
@@ -138,5 +220,7 @@ def test_plateau_waits_patiently_and_survives_a_checkpoint():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="make it a multiple of 6"):
         LoopConfig(batch_size=8, devices=3, accumulate=2)
+    with pytest.raises(ValueError, match=r"give schedule\.final_share"):
+        ScheduleConfig(kind="exp")
     with pytest.raises(ValueError, match="must be smaller than steps"):
         LoopConfig(steps=10, schedule=ScheduleConfig(warmup_steps=10))

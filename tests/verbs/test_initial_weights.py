@@ -18,6 +18,7 @@ from support.training_sample import Recorder
 from tilth.catalog.table import Catalog
 from tilth.cli.main import main
 from tilth.errors import ConfigError, SensorMismatchError, UnreadableFileError, UsageError
+from tilth.evaluation.result import Evaluation
 from tilth.models.export import Exported
 from tilth.verbs.console import Console
 
@@ -153,10 +154,111 @@ def test_part_is_chosen_of_files_and_not_of_folders(farm, tmp_path):
             farm / "catalog.parquet", tmp_path / "run", file, network={"name": "upernet_vit_b", "image_size": 64}, take="student"
         )
     assert torch.allclose(after[f"network.encoder.{name}"], other[name], atol=1e-9)
-    with pytest.raises(UsageError, match="holds one model, of which nothing is chosen, and take is 's2'; leave take out"):
+    with pytest.raises(UsageError, match=r"holds one model, of which parts can be taken \(encoder, .*, all\), and take is 's2'; leave"):
         train(farm / "catalog.parquet", tmp_path / "other", farm / "run", take="s2")
     with pytest.raises(ConfigError, match="take=s2: is a part of initial_weights, and there are none"):
         tilth.finetune(task="segment", labelled=[farm / "catalog.parquet"], out=tmp_path / "other", take="s2")
+
+
+def part(tensors: dict[str, torch.Tensor], *starts: str) -> dict[str, torch.Tensor]:
+    """Weights, without statistics, whose names begin so."""
+    return {
+        name: value
+        for name, value in tensors.items()
+        if value.is_floating_point() and "running" not in name and name.startswith(tuple(f"network.{start}" for start in starts))
+    }
+
+
+TAKEN = {
+    "encoder": ("encoder.",),
+    "de2": ("encoder.", "decoder.blocks.0.", "decoder.blocks.1."),
+    "wocls": ("encoder.", "decoder."),
+    "all": ("encoder.", "decoder.", "segmentation_head."),
+}
+
+
+@pytest.mark.parametrize("take", TAKEN)
+def test_parts_of_a_model_are_taken_and_the_rest_starts_fresh(farm, tmp_path, take):
+    before = load_file(farm / "run" / "model" / "model.safetensors")
+    after, said = train(farm / "catalog.parquet", tmp_path / "run", farm / "run", take=take)
+    taken = part(after, *TAKEN[take])
+    assert all(torch.allclose(before[name], value, atol=1e-9) for name, value in taken.items())
+    rest = [name for name, value in part(after, "").items() if name not in taken and value.ndim > 1]
+    assert not [name for name in rest if torch.allclose(before[name], after[name], atol=1e-6)]
+    assert bool(rest) == (take != "all")
+    assert said[0].startswith(f"{farm / 'run'}: ")
+    assert said[0].endswith("of the model" if take == "all" else "of the model; the rest of resnet10t + unet starts fresh")
+
+
+def test_encoder_of_a_model_goes_under_any_decoder(farm, tmp_path):
+    before = load_file(farm / "run" / "model" / "model.safetensors")
+    for decoder in ("pspnet", "deeplabv3plus", "fpn", "upernet"):
+        network = {"encoder": "resnet10t", "decoder": decoder}
+        after, _ = train(farm / "catalog.parquet", tmp_path / decoder, farm / "run", take="encoder", network=network)
+        found = part(after, "encoder.")
+        assert found
+        # PSPNet has no use for the last stages.
+        assert all(torch.allclose(before[name], value, atol=1e-9) for name, value in found.items()), decoder
+
+
+def test_parts_that_do_not_fit_are_refused_in_one_line(farm, tmp_path):
+    turned = relabelled(farm, "turned_for_all", lambda classes: classes[::-1])
+    for catalog, more, said in (
+        (turned, {"take": "all"}, "class layer cannot be taken; take wocls, the rest"),
+        (
+            farm / "catalog.parquet",
+            {"take": "de1", "network": {"encoder": "resnet10t", "decoder": "fpn"}},
+            r"wants decoder\.blocks\.0\..*which the decoder of resnet10t \+ fpn does not have like this",
+        ),
+        (farm / "catalog.parquet", {"take": "encoder", "network": {"encoder": "resnet18"}}, "is not that of resnet18"),
+    ):
+        with pytest.raises(UsageError, match=said) as caught:
+            train(catalog, tmp_path / "run", farm / "run", **more)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_frozen_encoder_of_random_weights_is_warned_of(farm, tmp_path):
+    told = Told()
+    loop = STILL["loop"] | {"transfer": {"frozen": "always"}}
+    tilth.finetune(task="segment", labelled=[farm / "catalog.parquet"], out=tmp_path / "run", console=told, **(STILL | {"loop": loop}))
+    assert any("its weights are random" in line for line in told.warnings)
+
+
+def test_method_without_labels_cannot_freeze_what_it_trains(farm, tmp_path):
+    with pytest.raises(ConfigError, match=r"frozen=always: method 'mae' trains the encoder itself"):
+        tilth.pretrain(
+            method="mae",
+            unlabelled=[farm / "catalog.parquet"],
+            out=tmp_path / "run",
+            network={"name": "upernet_vit_b", "image_size": 64},
+            loop={"transfer": {"frozen": "always"}},
+        )
+
+
+def test_tail_of_a_test_set_is_left_out_only_if_asked_for(farm, tmp_path):
+    """Finding 15: the published program never scores the last tiles of its test set."""
+    scored = {}
+    for size in (1, 2):
+        tilth.evaluate(
+            model=farm / "run", catalog=farm / "catalog.parquet", out=tmp_path / str(size), split=[], whole_batches=size, gallery=0
+        )
+        scored[size] = [item.tile_id for item in Evaluation.read(tmp_path / str(size)).tiles]
+    labelled = Catalog.open(farm / "catalog.parquet").labelled().column("tile_id")
+    assert scored[1] == labelled
+    assert scored[2] == labelled[: len(labelled) // 2 * 2]
+    with pytest.raises(UsageError, match=f"there are only {len(labelled)} labelled tiles"):
+        tilth.evaluate(model=farm / "run", catalog=farm / "catalog.parquet", out=tmp_path / "no", split=[], whole_batches=1000)
+
+
+def test_name_of_a_file_says_nothing(farm, tmp_path):
+    """Finding 19: the published program wants words of its training in the path of the weights."""
+    file = tmp_path / "a name.of no meaning"
+    torch.save({"state_dict": {f"net.{name}": value for name, value in published_files.vit().items()}}, file)
+    with published_files.small_networks():
+        after, _ = train(farm / "catalog.parquet", tmp_path / "run", file, network={"name": "upernet_vit_b", "image_size": 64})
+    name = "blocks.0.norm1.weight"
+    assert torch.allclose(after[f"network.encoder.{name}"], published_files.vit()[name], atol=1e-9)
 
 
 def test_two_sources_of_the_encoder_are_one_too_many(farm, tmp_path):

@@ -25,6 +25,10 @@ class WeakConfig(Config):
         default=False,
         description="also turn by 0, 90, 180 or 270 degrees; in the S5 paper, not its program",
     )
+    rotation: Probability = Field(
+        default=0.0, description="probability of a rotation by any angle after crop and flips, mirrored at the border (CromSS: 0.2)"
+    )
+    rotation_degrees: float = Field(default=90.0, gt=0, le=180, description="angle of the rotation from U(-r, r) (CromSS: 90)")
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,13 +5,14 @@ Axis letters: B samples, C bands in Sensor order, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from tilth.errors import SensorMismatchError
+from tilth.errors import ConfigError, SensorMismatchError
 from tilth.sensors import Sensor
 
 
@@ -26,6 +27,57 @@ class _Constants:
     unit_bias: Tensor
     normal_gain: Tensor
     normal_bias: Tensor
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Per-band constants of a sensor that cuts values, each (C, 1, 1) in double precision where the device has it.
+
+    Without it, numbers on the border of two levels could fall to either side.
+
+    Attributes:
+        scale: physical value = stored value * scale + offset.
+        offset: see ``scale``.
+        mean: subtracted at last.
+        std: divided by at last.
+        low: physical values below become this; minus infinity where none do.
+        high: physical values above become this; infinity where none do.
+        steps: number of levels less 1; 0 where all are told apart.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    steps: Tensor
+
+
+@lru_cache(maxsize=64)
+def _limits(sensor: Sensor, device: torch.device) -> _Limits:
+    """Move the constants of a sensor that cuts values to a device, once per sensor and device."""
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1).to(device, _precision(device))
+
+    bands = sensor.bands
+    endless = float("-inf"), float("inf")
+    ends = [band.clip or endless for band in bands]
+    return _Limits(
+        scale=column([band.scale for band in bands]),
+        offset=column([band.offset for band in bands]),
+        mean=column([band.mean for band in bands]),
+        std=column([band.std for band in bands]),
+        low=column([low for low, _ in ends]),
+        high=column([high for _, high in ends]),
+        steps=column([(band.levels or 1) - 1 for band in bands]),
+    )
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    # Apple's accelerators know no double precision.
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @lru_cache(maxsize=64)
@@ -81,13 +133,29 @@ def check_bands(image: Tensor, sensor: Sensor) -> None:
         )
 
 
+def check_linear(sensor: Sensor) -> None:
+    """Refuse a sensor that cuts values, for what can only multiply and add.
+
+    Raises:
+        ConfigError: naming a band.
+    """
+    band = next((band for band in sensor.bands if band.limited), None)
+    if band is not None:
+        raise ConfigError(
+            f"sensor {sensor.name!r} cuts values of band {band.name} before the network, which an exported graph does not; "
+            "leave out normalisation, and normalise as the note in the graph says"
+        )
+
+
 @torch.no_grad()
 def normalise(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
     """Turn stored numbers into network input: ``(stored * scale + offset - mean) / std`` per band.
 
+    Bands with ``clip``, ``clip_percentiles`` or ``levels`` are cut in between, as physical values.
+
     Args:
         stored: (B, C, H, W), any numeric dtype, storage units.
-        valid: bool (B, H, W), False where padded or nodata; None if all pixels are valid.
+        valid: bool (B, H, W), False where padded or nodata; None if all pixels are valid. What is not valid counts for no percentile.
         sensor: whose bands, in channel order.
 
     Returns:
@@ -99,13 +167,45 @@ def normalise(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
     """
     check_bands(stored, sensor)
     constants = _constants(sensor, stored.device)
-    image = _scaled(stored, constants.gain, constants.bias)
+    image = _cut(stored, valid, sensor) if sensor.limited else _scaled(stored, constants.gain, constants.bias)
     # A finite sum needs one pass and no copy to show that all is finite; on an accelerator it would make the host wait for an answer.
     if stored.is_floating_point() and not (image.device.type == "cpu" and bool(torch.isfinite(image.sum()))):
         torch.where(torch.isfinite(image), image, constants.fill, out=image)
     if valid is not None:
         fill_where_invalid(image, valid, constants.fill)
     return image
+
+
+def _cut(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
+    """Network input of a sensor that cuts values: float32 (B, C, H, W); what is not finite stays so, unless it is cut."""
+    limits = _limits(sensor, stored.device)
+    physical = stored.to(_precision(stored.device)) * limits.scale + limits.offset
+    for band, rule in enumerate(sensor.bands):
+        if rule.clip_percentiles is not None:
+            for place, plane in enumerate(physical[:, band]):
+                kept = torch.isfinite(plane) if valid is None else torch.isfinite(plane) & valid[place]
+                if bool(kept.any()):
+                    low, high = _percentiles(plane[kept], rule.clip_percentiles)
+                    plane.clamp_(low, high)
+    physical = physical.where(~physical.isinf(), torch.nan)
+    cut = physical.clamp(limits.low, limits.high)
+    if any(band.levels is not None for band in sensor.bands):
+        width = limits.high - limits.low
+        # Cut as levels: rounding must not take the highest value to the level below.
+        level = (limits.steps * (physical - limits.low) / width).clamp(min=0).minimum(limits.steps).floor()
+        cut = torch.where(limits.steps > 0, limits.low + level * (width / limits.steps), cut)
+    return ((cut - limits.mean) / limits.std).to(torch.float32)
+
+
+def _percentiles(values: Tensor, percents: Sequence[float]) -> list[Tensor]:
+    """Percentiles of (n,) values, interpolated between neighbours; torch's own takes no more than 16 million values."""
+    ordered = values.sort().values
+    found = []
+    for percent in percents:
+        place = percent / 100 * (len(ordered) - 1)
+        below = int(place)
+        found.append(torch.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below))
+    return found
 
 
 def known_whole(valid: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""The weak view: random resize, crop and flips, the same for image, label and validity (s5_pretrain.md section 4).
+"""The weak view: random resize, crop, flips and rotation, the same for image, label and validity (s5_pretrain.md section 4).
 
 The loader draws a sample's geometry (:func:`plan_weak`) and reads only the source pixels that the crop needs; :func:`weak_view` then does
-resize, crop, flips and turns of the whole batch at once on the training device.
+resize, crop, flips, turns and rotations of the whole batch at once on the training device.
 
 Axis letters: B samples, C bands, h and w rows and columns as read, S side of the crop.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 from tilth.augment.config import WeakConfig
 from tilth.augment.normalise import check_bands, fill_value, fill_where_invalid, known_whole
 from tilth.augment.resample import Taps, linear_taps, nearest_sources, resample_linear, stack_taps, take_nearest
+from tilth.augment.rotation import rotate
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
 from tilth.imagery.read import Window
@@ -32,7 +33,7 @@ _ONE_BY_ONE = ("cpu",)
 
 @dataclass(frozen=True)
 class WeakDraw:
-    """What chance decided for one sample: resize to (new_height, new_width), crop at (x, y), then flip, then turn.
+    """What chance decided for one sample: resize to (new_height, new_width), crop at (x, y), then flip, then turn, then rotate.
 
     Attributes:
         new_height: rows after the resize.
@@ -42,6 +43,7 @@ class WeakDraw:
         hflip: flip left and right.
         vflip: flip up and down.
         quarter_turns: counter-clockwise turns by 90 degrees, after the flips.
+        degrees: counter-clockwise rotation about the centre of the crop, after the turns.
     """
 
     new_height: int
@@ -51,11 +53,12 @@ class WeakDraw:
     hflip: bool = False
     vflip: bool = False
     quarter_turns: int = 0
+    degrees: float = 0.0
 
 
 @dataclass(frozen=True)
 class WeakGeometry:
-    """All that :func:`weak_view` must know of one sample; plain integers, so it passes through loader workers.
+    """All that :func:`weak_view` must know of one sample; plain numbers, so it passes through loader workers.
 
     Attributes:
         window: the source pixels that were read, in pixels of the tile.
@@ -77,7 +80,8 @@ def draw_weak(generator: np.random.Generator, height: int, width: int, config: W
     corner of the crop is uniform over all places inside the tile, which is padded on the right and bottom if it is smaller than the crop.
 
     Args:
-        generator: source of the draws, in the order: long side, x, y, horizontal flip, vertical flip, turns.
+        generator: source of the draws, in the order: long side, x, y, horizontal flip, vertical flip, turns,
+            rotation and its angle.
         height: rows of the tile, at least 1.
         width: columns of the tile, at least 1.
         config: ranges and probabilities.
@@ -95,7 +99,9 @@ def draw_weak(generator: np.random.Generator, height: int, width: int, config: W
     hflip = bool(generator.random() < config.horizontal_flip)
     vflip = bool(generator.random() < config.vertical_flip)
     turns = int(generator.integers(0, 4)) if config.rot90 else 0
-    return WeakDraw(new_height, new_width, x, y, hflip, vflip, turns)
+    rotated = config.rotation > 0 and generator.random() < config.rotation
+    degrees = float(generator.uniform(-config.rotation_degrees, config.rotation_degrees)) if rotated else 0.0
+    return WeakDraw(new_height, new_width, x, y, hflip, vflip, turns, degrees)
 
 
 def source_window(draw: WeakDraw, height: int, width: int, size: int) -> Window:
@@ -125,16 +131,17 @@ def plan_weak(generator: np.random.Generator, height: int, width: int, config: W
 def weak_view(
     stored: Tensor, mask: Tensor | None, valid: Tensor, geometry: Sequence[WeakGeometry], size: int, sensor: Sensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Resize, crop, flip and turn a batch, each sample by its own geometry.
+    """Resize, crop, flip, turn and rotate a batch, each sample by its own geometry.
 
     Images are resampled as Pillow's antialiased bilinear filter does, along the columns first; uint8 input is rounded to whole numbers
     after each of the two passes and equals Pillow bit for bit. (Pillow 13 takes the rows first for some tall tiles, which differs by 1 in
-    some pixels.) Labels and validity take the nearest pixel by Pillow's rule.
+    some pixels.) Labels and validity take the nearest pixel by Pillow's rule. A rotation interpolates the crop bilinearly, without
+    rounding, and mirrors it at its border.
 
     Args:
         stored: (B, C, h, w), any numeric dtype, storage units. Sample i holds its ``geometry[i].window`` in the upper left; what lies
             beyond that window is never used.
-        mask: integer (B, h, w), class ids, 255 = ignore; None if no sample has a label.
+        mask: integer (B, h, w), class ids, 255 = ignore; or (B, L, h, w), several such maps; None if no sample has a label.
         valid: bool (B, h, w), False where nodata. Such pixels, and NaN or infinite values, count as the sensor's fill value when resampled.
         geometry: one a sample.
         size: side S of the crop in pixels.
@@ -142,7 +149,7 @@ def weak_view(
 
     Returns:
         image: float32 (B, C, S, S), storage units, the fill value where not valid.
-        mask: int64 (B, S, S), 255 in padding, where not valid, and everywhere if there is no mask.
+        mask: int64 (B, S, S) or (B, L, S, S), 255 in padding, where not valid, and everywhere if there is no mask.
         valid: bool (B, S, S), False in padding and where the nearest source pixel is invalid.
 
     Raises:
@@ -165,15 +172,25 @@ def weak_view(
     if not whole:
         valid_out &= take_nearest(valid, nearest_rows, nearest_columns)
     if mask is None or _known_unlabelled(mask):
-        mask_out = torch.full(valid_out.shape, IGNORE_INDEX, dtype=torch.int64, device=stored.device)
+        shape = (*(valid if mask is None else mask).shape[:-2], size, size)
+        mask_out = torch.full(shape, IGNORE_INDEX, dtype=torch.int64, device=stored.device)
     else:
-        mask_out = take_nearest(mask, nearest_rows, nearest_columns).to(torch.int64).masked_fill_(~valid_out, IGNORE_INDEX)
+        mask_out = _take_labels(mask, nearest_rows, nearest_columns)
+        mask_out.masked_fill_(~valid_out if mask.ndim == 3 else ~valid_out.unsqueeze(1), IGNORE_INDEX)
     fill_where_invalid(image, valid_out, fill)
 
     odd = [sample for sample, g in enumerate(geometry) if g.draw.quarter_turns % 2]
     if odd:
         for tensor in (image, mask_out, valid_out):
             tensor[odd] = tensor[odd].transpose(-1, -2)
+    turned = [sample for sample, g in enumerate(geometry) if g.draw.degrees]
+    if turned:
+        labels = mask_out[turned].view(len(turned), -1, size, size)
+        maps = torch.cat([labels, valid_out[turned].unsqueeze(1).to(labels.dtype)], 1)
+        image[turned], maps = rotate(image[turned], maps, [geometry[sample].draw.degrees for sample in turned])
+        mask_out[turned] = maps[:, :-1].reshape(mask_out[turned].shape)
+        valid_out[turned] = maps[:, -1].to(torch.bool)
+        fill_where_invalid(image, valid_out, fill)
     return image, mask_out, valid_out
 
 
@@ -230,6 +247,15 @@ def _resample(source: Tensor, geometry: Sequence[WeakGeometry], columns: Sequenc
     return image
 
 
+def _take_labels(mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pick the nearest pixels of (B, h, w) or (B, L, h, w): int64 of the same axes."""
+    if mask.ndim == 3:
+        return take_nearest(mask, rows, columns).to(torch.int64)
+    count = mask.shape[1]
+    taken = take_nearest(mask.flatten(0, 1), rows.repeat_interleave(count, 0), columns.repeat_interleave(count, 0))
+    return taken.view(-1, count, *taken.shape[1:]).to(torch.int64)
+
+
 def _known_unlabelled(mask: Tensor) -> bool:
     """Whether no pixel has a label, where looking is cheap."""
     return mask.device.type == "cpu" and mask.dtype == torch.uint8 and int(mask.numpy().min(initial=IGNORE_INDEX)) == IGNORE_INDEX
@@ -253,8 +279,8 @@ def _stack(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
 
 def _check_shapes(stored: Tensor, mask: Tensor | None, valid: Tensor, geometry: Sequence[WeakGeometry]) -> None:
     samples, _, height, width = stored.shape
-    for name, tensor in (("valid", valid), ("mask", mask)):
-        if tensor is not None and tuple(tensor.shape) != (samples, height, width):
+    for name, tensor, axes in (("valid", valid, 3), ("mask", mask, 4)):
+        if tensor is not None and (tensor.shape[:1] + tensor.shape[-2:] != (samples, height, width) or tensor.ndim > axes):
             raise DataError(f"{name} has shape {tuple(tensor.shape)}, the image {tuple(stored.shape)}; expected {(samples, height, width)}")
     if len(geometry) != samples:
         raise DataError(f"{len(geometry)} geometries for {samples} samples; give one a sample")

@@ -58,10 +58,11 @@ def confidence_place(catalog: Catalog, row: int) -> tuple[str, Window] | None:
 
 
 def without_labels(catalog: Catalog) -> Catalog:
-    """Make a catalog of the same tiles without labels, schemes, and what is said of the labels' confidence."""
+    """Make a catalog of the same tiles without labels, schemes, and what is said of the labels: confidence, and clean ones beside them."""
     bare = {"label": None, "label_kind": "none", "scheme": None}
     table = catalog.with_columns(**{name: [value] * len(catalog) for name, value in bare.items()}).table
-    table = table.drop_columns([name for name in (schema.CONFIDENCE_COLUMN, WINDOW_COLUMN) if name in table.column_names])
+    beside = (schema.CONFIDENCE_COLUMN, WINDOW_COLUMN, schema.REFERENCE_COLUMN)
+    table = table.drop_columns([name for name in beside if name in table.column_names])
     return Catalog(table, catalog.sensors)
 
 

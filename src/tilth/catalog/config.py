@@ -39,12 +39,13 @@ class BuildConfig(Config):
         label_values: class name, or ``ignore``, by attribute value. A value that is not listed must be a class name (in any case); where
             nothing is listed, an id of the scheme will do, too.
         outside: what pixels become that no polygon covers: ``ignore``, or a class name.
-        label_codes: what the stored numbers or colours of label rasters mean, where they are no class ids: a YAML file, or a mapping, with
-            ``values: {10: forest}`` or ``colours: {'#3C1098': forest}``; classes by id or name, or ``ignore``. ``unlisted: ignore``
-            ignores all other values, which are refused otherwise.
-        scheme: class scheme file; by default ``classes.json`` or ``classes.yaml`` in the input folder.
-        label_scheme: class scheme file that labels follow, where it is not ``scheme``; the ``mappings`` of ``scheme`` say which class
-            becomes which.
+        label_codes: what the stored numbers or colours of label rasters mean, where they are no class ids: the name of a built-in scheme
+            such as ``worldcover``, a YAML file, or a mapping, with ``values: {10: forest}`` or ``colours: {'#3C1098': forest}``; classes
+            by id or name, or ``ignore``. ``unlisted: ignore`` ignores all other values, which are refused otherwise.
+        scheme: class scheme: a built-in name such as ``dw``, or a file; by default ``classes.json`` or ``classes.yaml`` in the input
+            folder.
+        label_scheme: class scheme that labels follow, where it is not ``scheme``, by name or file; by default the built-in one that
+            ``label_codes`` names. The ``mappings`` of ``scheme`` say which class becomes which.
         align: what to do with a label raster on another grid than its image (CRS, resolution, extent): ``refuse`` it, or ``resample`` it
             by nearest neighbour.
         label_kind: how far labels can be trusted.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tilth.catalog.config import VECTOR_SUFFIXES, BuildConfig
 from tilth.catalog.uris import absolute_uri
-from tilth.classes import ClassScheme
+from tilth.classes import ClassScheme, get_scheme
 from tilth.errors import DataError, MissingFileError, UnreadableFileError, UsageError
 
 LABEL_FOLDERS = ("masks", "labels", "label", "mask", "annotations")
@@ -251,7 +251,7 @@ def _read_splits(folder: Path, stems: set[str]) -> dict[str, str] | None:
 
 def _scheme(config: BuildConfig, *folders: Path) -> ClassScheme:
     if config.scheme is not None:
-        return ClassScheme.load(config.scheme)
+        return get_scheme(config.scheme)
     candidates = (place / name for folder in dict.fromkeys(folders) for place in (folder, folder.parent) for name in SCHEME_FILES)
     file = next((file for file in candidates if file.is_file()), None)
     if file is None:

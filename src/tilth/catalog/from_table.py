@@ -17,7 +17,7 @@ from tilth.catalog.import_config import NAMED_COLUMNS, WINDOW_COLUMNS, ImportCon
 from tilth.catalog.table import Catalog
 from tilth.catalog.table_files import read_table
 from tilth.catalog.table_headers import read_image_headers
-from tilth.classes import ClassScheme
+from tilth.classes import ClassScheme, get_scheme
 from tilth.errors import CatalogError, DataError, TilthWarning, UsageError, suggest
 from tilth.sensors import get_sensor
 
@@ -204,7 +204,7 @@ def _scheme(table: pa.Table, config: ImportConfig, file: str) -> ClassScheme | N
         return None
     if config.scheme is None:
         raise DataError(f"{file}: labels need a class scheme; give scheme=FILE, or labels=false to take images alone")
-    return ClassScheme.load(config.scheme)
+    return get_scheme(config.scheme)
 
 
 def _constants(table: pa.Table, config: ImportConfig, scheme: ClassScheme | None) -> pa.Table:

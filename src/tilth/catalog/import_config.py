@@ -41,7 +41,7 @@ class ImportConfig(Config):
         window_px: side of all tiles in pixels, where the table has no windows: each image is one tile from its upper left corner.
         headers: read the header of every image, for its size, CRS and place, and to find those that cannot be read or are not of the
             sensor; by default only where the table has no windows and ``window_px`` is not given.
-        scheme: class scheme file of the labels.
+        scheme: class scheme of the labels: a built-in name such as ``dw``, or a file.
         labels: take the labels that the table names; without it all tiles are unlabelled, as pools are.
         label_kind: how far labels can be trusted, where the table does not say so.
         split: split of tiles for which the table names none.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tilth.catalog.config import BuildConfig
-from tilth.classes import IGNORE_INDEX, ClassScheme
+from tilth.classes import IGNORE_INDEX, ClassScheme, get_scheme, scheme_names, stored_values
 from tilth.config import read_yaml
 from tilth.errors import ConfigError, DataError, suggest
 
@@ -35,7 +35,7 @@ def raster_codes(config: BuildConfig, scheme: ClassScheme) -> LabelCodes | None:
         return None if mapping is None else LabelCodes(values=mapping)
     named = isinstance(config.label_codes, str)
     source = str(config.label_codes) if named else "label_codes"
-    tree = read_yaml(config.label_codes) if isinstance(config.label_codes, str) else dict(config.label_codes)
+    tree = _read_codes(config.label_codes)
     for key in ("values", "colours"):
         if isinstance(tree.get(key), Mapping):
             tree[key] = {stored: _id_of(target, followed, source) for stored, target in tree[key].items()}
@@ -53,9 +53,24 @@ def raster_codes(config: BuildConfig, scheme: ClassScheme) -> LabelCodes | None:
     )
 
 
+def _read_codes(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return codes as they were given, as a file says, or as the product of a built-in scheme stores its classes."""
+    if not isinstance(given, str):
+        return dict(given)
+    if given not in scheme_names():
+        return read_yaml(given)
+    names, stored = get_scheme(given).names, stored_values(given)
+    if not stored:
+        raise ConfigError(f"label_codes: {given!r} is stored as class ids, which need no codes; give label_scheme={given} instead")
+    return {"values": {value: _IGNORE if place == IGNORE_INDEX else names[place] for value, place in stored.items()}}
+
+
 def label_scheme(config: BuildConfig, scheme: ClassScheme) -> ClassScheme:
-    """Read the scheme that labels follow; by default that of the build."""
-    return scheme if config.label_scheme is None else ClassScheme.load(config.label_scheme)
+    """Return the scheme that labels follow; by default that whose codes they hold, or that of the build."""
+    named = config.label_scheme
+    if named is None and isinstance(config.label_codes, str) and config.label_codes in scheme_names():
+        named = config.label_codes
+    return scheme if named is None else get_scheme(named)
 
 
 def attribute_ids(counts: Mapping[str, int], source: str, config: BuildConfig, scheme: ClassScheme) -> dict[str, int]:
@@ -79,7 +94,8 @@ def attribute_ids(counts: Mapping[str, int], source: str, config: BuildConfig, s
     listed = {value: _id_of(name, followed, f"label_values.{value}") for value, name in config.label_values.items()}
     by_name = {name.casefold(): place for place, name in enumerate(followed.names)}
     # Listed values are a code of their own; what it leaves out must not be taken for ids of the scheme.
-    by_id = {} if listed else {str(place): place for place in (*range(len(followed)), IGNORE_INDEX)}
+    codes = stored_values(config.label_scheme or config.scheme or "") or {place: place for place in (*range(len(followed)), IGNORE_INDEX)}
+    by_id = {} if listed else {str(value): place for value, place in codes.items()}
     found = {value: listed.get(value, by_name.get(value.casefold(), by_id.get(value))) for value in counts}
     unknown = [value for value, place in found.items() if place is None]
     if unknown:

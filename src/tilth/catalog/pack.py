@@ -1,7 +1,7 @@
 """Pack the tiles of a catalog: pixels and labels copied one after the other into a few large files that are read with hardly any work.
 
 Training reads small windows in random order, which formats made for storage answer slowly: each read decodes whole blocks. Packing
-decodes once. A packed catalog is a catalog like any other; only its ``image`` and ``label`` name rows of shards.
+decodes once. A packed catalog is a catalog like any other; only its ``image``, ``label`` and ``reference`` name rows of shards.
 """
 
 from __future__ import annotations
@@ -183,23 +183,26 @@ def _records(shard: Shard, codec: Codec, workers: int, reasons: dict[str, str], 
 
 def _packed_catalog(catalog: Catalog, plan: Plan, folder: Path, found: dict[str, list[str]]) -> tuple[Catalog, list[str]]:
     """Make the catalog of what is in the shards; returns it with the tile ids of rows that are left out."""
-    places: dict[str, list[str | None]] = {"images": [], "labels": []}
+    places: dict[str, list[str | None]] = {"images": [], "labels": [], "references": []}
     for shard in plan.shards:
         stored = {tile_id: row for row, tile_id in enumerate(found[shard.name])}
         file = os.path.abspath(folder / shard.name)  # noqa: PTH100 - links are kept, as in catalog.uris
         places[shard.kind] += [record_uri(file, stored[entry.tile_id]) if entry.tile_id in stored else None for entry in shard.entries]
-    images = [places["images"][place] for place in plan.images.tolist()]
-    labels = [None if place < 0 else places["labels"][place] for place in plan.labels.tolist()]
-    sound = np.array([image is not None for image in images])
-    sound &= np.array([place < 0 or label is not None for place, label in zip(plan.labels.tolist(), labels, strict=True)])
+    found_at = {"image": (plan.images, places["images"]), "label": (plan.labels, places["labels"])}
+    if plan.references is not None:
+        found_at[schema.REFERENCE_COLUMN] = plan.references, places["references"]
+    columns: dict[str, list[str | None]] = {}
+    sound = np.ones(len(catalog), np.bool_)
+    for name, (records, stored_at) in found_at.items():
+        columns[name] = [None if place < 0 else stored_at[place] for place in records.tolist()]
+        sound &= np.array([place < 0 or uri is not None for place, uri in zip(records.tolist(), columns[name], strict=True)])
     rows = np.flatnonzero(sound)
     sizes = window_array(catalog.table)[rows].copy()
     sizes[:, :2] = 0
     four = pa.list_(pa.int32(), 4)
     packed = catalog.take(rows).with_columns(
-        image=pa.array([images[row] for row in rows.tolist()], pa.string()),
-        label=pa.array([labels[row] for row in rows.tolist()], pa.string()),
         window=pa.FixedSizeListArray.from_arrays(pa.array(sizes.reshape(-1)), type=four),
+        **{name: pa.array([uris[row] for row in rows.tolist()], pa.string()) for name, uris in columns.items()},
         **{
             schema.ORIGIN_COLUMN: origin.source_images(catalog.table).take(pa.array(rows)),
             origin.WINDOW_COLUMN: pa.FixedSizeListArray.from_arrays(

@@ -18,9 +18,9 @@ CATALOG_NAME = "catalog.parquet"
 RECORD_NAME = "pack.json"
 """Says what a folder of shards was made from; written first, as the catalog is written last."""
 
-_SHARD_NAME = re.compile(r"^(images|labels)-\d{5,}\.arrow$")
+_SHARD_NAME = re.compile(r"^(images|labels|references)-\d{5,}\.arrow$")
 # What a killed process leaves behind; see imagery.files.atomic_path.
-_TEMPORARY_NAME = re.compile(r"^\.((images|labels)-\d{5,}|catalog|pack)\.\d+-\d+\.(arrow|parquet|json)$")
+_TEMPORARY_NAME = re.compile(r"^\.((images|labels|references)-\d{5,}|catalog|pack)\.\d+-\d+\.(arrow|parquet|json)$")
 
 
 def whole_shard(folder: Path, shard: Shard, skip_bad: bool) -> list[str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilth.catalog import uris
+from tilth.catalog import schema, uris
 from tilth.catalog.rows import window_array
 from tilth.catalog.table import Catalog
 from tilth.errors import TilthError
@@ -50,7 +50,7 @@ class Shard:
     """One file to be made.
 
     Attributes:
-        kind: ``images`` or ``labels``.
+        kind: ``images``, ``labels`` or ``references``.
         name: file name.
         stamp: hash of everything that decides what is in it.
         entries: its records in order.
@@ -76,12 +76,14 @@ class Plan:
         shards: the files, images first.
         images: for every row of the catalog, its place among the image records.
         labels: the same among the label records, -1 without label.
+        references: the same among the records of clean labels; None where the catalog has no such column.
     """
 
     identity: str
     shards: tuple[Shard, ...]
     images: NDArray[np.int64]
     labels: NDArray[np.int64]
+    references: NDArray[np.int64] | None = None
 
 
 def make_plan(catalog: Catalog, shard_bytes: int, codec: Codec) -> Plan:
@@ -96,9 +98,10 @@ def make_plan(catalog: Catalog, shard_bytes: int, codec: Codec) -> Plan:
     """
     windows = [Window(*row) for row in window_array(catalog.table).tolist()]
     ids = catalog.column("tile_id")
-    names = {kind: catalog.column(column) for kind, column in (("images", "image"), ("labels", "label"))}
+    columns = {"images": "image", "labels": "label", "references": schema.REFERENCE_COLUMN}
+    names = {kind: catalog.column(column) for kind, column in columns.items() if column in catalog.table.column_names}
     depths = {name: len(sensor) * np.dtype(sensor.dtype).itemsize for name, sensor in catalog.sensors.items()}
-    depth = {"images": [depths[name] for name in catalog.column("sensor")], "labels": [1] * len(ids)}
+    depth = {kind: [1] * len(ids) for kind in names} | {"images": [depths[name] for name in catalog.column("sensor")]}
     files = _Files([uri for listed in names.values() for uri in listed if uri is not None])
     shards: list[Shard] = []
     places: dict[str, NDArray[np.int64]] = {}
@@ -124,7 +127,7 @@ def make_plan(catalog: Catalog, shard_bytes: int, codec: Codec) -> Plan:
         ]
         everything.append(_stamp(kind, codec, entries, files, sources=False))
     identity = hashlib.sha256(json.dumps([codec, shard_bytes, *everything]).encode()).hexdigest()
-    return Plan(identity, tuple(shards), places["images"], places["labels"])
+    return Plan(identity, tuple(shards), places["images"], places["labels"], places.get("references"))
 
 
 def needed_bytes(shards: Sequence[Shard], codec: Codec) -> int:

@@ -43,8 +43,10 @@ REQUIRED = ("tile_id", "image", "window", "sensor", "label_kind")
 URI_COLUMNS = ("image", "label")
 CONFIDENCE_COLUMN = "confidence_raster"
 """Further column: how sure the maker of a label was, pixel by pixel; see ``catalog.confidence``."""
-FILE_COLUMNS = (*URI_COLUMNS, CONFIDENCE_COLUMN)
-"""Columns of files that are read; the last need not be there."""
+REFERENCE_COLUMN = "reference"
+"""Further column: clean labels beside noisy ones, in classes of the row's scheme and in its window; looked at, never learnt from."""
+FILE_COLUMNS = (*URI_COLUMNS, CONFIDENCE_COLUMN, REFERENCE_COLUMN)
+"""Columns of files that are read; the last two need not be there."""
 ORIGIN_COLUMN = "packed_from"
 PLACE_COLUMNS = (*FILE_COLUMNS, ORIGIN_COLUMN)
 """Columns of paths that are relative on disk: what is read, and in packed catalogs where it came from; see ``catalog.origin``."""

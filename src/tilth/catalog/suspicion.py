@@ -202,7 +202,8 @@ def _decibel(stored: NDArray[np.float64], sensor: Sensor) -> list[str]:
     if physical.max() < -45:
         reason = "values in hundredths of a decibel?" if -45 < physical.max() / 100 < 0 else "another scale?"
         return [f"{says}, but {land}; {reason}"]
-    if low.min() >= 0:
+    # Not what is stored: decibels may be kept in 8 bits, by a sensor that says so.
+    if _physical(low, sensor).min() >= 0:
         if level.max() <= 1.5:
             return [f"{says}, and hardly a value is negative, but {land}; linear backscatter? decibels are 10 log10 of it"]
         if np.median(high.max(axis=1)) <= 50:

@@ -77,7 +77,7 @@ class Catalog:
         columns: dict[str, Any] = {}
         for name in names:
             values = [row.get(name) for row in listed]
-            if name in schema.URI_COLUMNS:
+            if name in schema.FILE_COLUMNS:
                 values = [None if value is None else uris.absolute_uri(value) for value in values]
             if name == "label_kind":
                 values = ["none" if value is None else value for value in values]

@@ -14,6 +14,7 @@ from tilth.config import Config
 from tilth.datasets.division import Splits, Windows
 from tilth.datasets.encoding import Labels
 from tilth.datasets.patterns import Patterns, one_or_more, placeholders
+from tilth.datasets.store_config import Stores
 from tilth.errors import ConfigError, suggest
 from tilth.sensors import Sensor, get_sensor
 
@@ -40,6 +41,11 @@ class Layer(Config):
         pattern: path of the rasters with ``{placeholders}``, ``{stem}`` among them; several are tried together. Folders above may differ.
         sensor: built-in name, or a whole definition; None leaves it to whoever prepares the set.
         gsd_m: ground sampling distance in metres; None where it varies or is not known.
+        joined: further rasters of the same place, and ``pattern`` among them: their bands in this order make the image, through a virtual
+            raster beside the catalog, on the grid of ``pattern``. A placeholder that ``pattern`` does not have stands for files of another
+            date: those of a place are paired with its images in the order of the dates in their names.
+        location: placeholder that names the place, where a place has several images; ``location_id`` in the catalog.
+        dated: placeholder that holds the date of an image, as ``YYYYMMDD``, with ``THHMMSS`` behind it or not.
         leave_out: names of files that fit the pattern and are no images of this layer; ``*`` stands for any text.
         grey: what becomes of pictures with one band where the sensor has three: ``refuse`` them, or ``repeat`` the band, through a virtual
             raster beside the catalog. Sets of photographs and of collected imagery hold a few such pictures, and their users turn them
@@ -51,6 +57,9 @@ class Layer(Config):
     sensor: str | Sensor | None = None
     gsd_m: float | None = pydantic.Field(default=None, gt=0)
     leave_out: Annotated[tuple[str, ...], pydantic.BeforeValidator(one_or_more)] = ()
+    joined: Annotated[tuple[str, ...], pydantic.BeforeValidator(one_or_more)] = ()
+    location: str | None = None
+    dated: str | None = None
     grey: Literal["refuse", "repeat"] = "refuse"
 
     @pydantic.model_validator(mode="after")
@@ -58,12 +67,23 @@ class Layer(Config):
         fields = {placeholders(pattern) for pattern in self.pattern}
         if len(fields) > 1 or "stem" not in next(iter(fields)):
             raise ValueError(f"layer {self.name!r}: every pattern needs {{stem}} and the same placeholders; got {', '.join(self.pattern)}")
+        self._check_joined()
         if isinstance(self.sensor, str):
             try:
                 get_sensor(self.sensor)
             except ConfigError as error:
                 raise ValueError(f"layer {self.name!r}: {error}") from None
         return self
+
+    def _check_joined(self) -> None:
+        for name in (self.location, self.dated):
+            if name is not None and name not in self.placeholders:
+                raise ValueError(f"layer {self.name!r}: the pattern has no {{{name}}}")
+        if self.joined and not set(self.pattern) <= set(self.joined):
+            raise ValueError(f"layer {self.name!r}: joined must list the pattern itself, {self.pattern[0]!r}, in the order of the bands")
+        own = {name for pattern in self.joined for name in placeholders(pattern) - self.placeholders}
+        if len(own) > 1 or (own and (self.dated is None or self.location is None)):
+            raise ValueError(f"layer {self.name!r}: joined may have one placeholder of its own, and needs location and dated then")
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -118,6 +138,7 @@ class Card(Config):
         citation: paper to cite.
         licence: terms of use.
         layers: what every place has; one of them is taken.
+        stores: LMDB stores, instead of layers.
         labels: at most one so far.
         splits: who belongs where.
         windows: how large scenes are cut.
@@ -132,7 +153,8 @@ class Card(Config):
     homepage: str | None = None
     citation: str | None = None
     licence: Licence
-    layers: tuple[Layer, ...] = pydantic.Field(min_length=1)
+    layers: tuple[Layer, ...] = ()
+    stores: Stores | None = None
     labels: tuple[Labels, ...] = pydantic.Field(default=(), max_length=1)
     splits: Splits = Splits()
     windows: Windows = Windows()
@@ -142,6 +164,13 @@ class Card(Config):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
+        if bool(self.layers) == (self.stores is not None):
+            raise ValueError("give either layers or stores")
+        for label in self.labels:
+            if bool(label.pattern) != bool(self.layers):
+                raise ValueError("labels of layers need a pattern, and those of stores have none")
+        if self.stores is not None and bool(self.labels) != (self.stores.label is not None):
+            raise ValueError("stores.label and labels need each other")
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             raise ValueError(f"layer names must differ; got {', '.join(names)}")

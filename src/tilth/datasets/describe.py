@@ -34,14 +34,13 @@ def count_images(card: Card) -> int | None:
 
 
 def _row(card: Card) -> tuple[str, ...]:
-    layer = card.layers[0]
     classes = [str(len(labels.classes)) if labels.classes else "own" for labels in card.labels]
     images = count_images(card)
     return (
         card.name,
         "".join(classes) or "none",
-        _sensor(layer),
-        _gsd(layer),
+        card.stores.sensor().name if card.stores is not None else _sensor(card.layers[0]),
+        _UNKNOWN if card.stores is not None else _gsd(card.layers[0]),
         "-" if images is None else f"{images:,}",
         card.licence.name,
         _commercial(card),
@@ -60,6 +59,8 @@ def _lines(card: Card) -> Iterator[str]:
     yield from _entry("get it", how_to_get(card))
     for layer in card.layers:
         yield from _entry(f"layer {layer.name}", f"sensor {_sensor(layer)}, GSD {_gsd(layer)}")
+    if card.stores is not None:
+        yield from _entry("sensor", card.stores.sensor().name + (f", {card.stores.seasons} seasons" if card.stores.seasons > 1 else ""))
     windows = card.windows
     cut = (
         "whole images"
@@ -77,6 +78,12 @@ def _lines(card: Card) -> Iterator[str]:
         sums = [f"{kind} {value}" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value]
         yield from _entry("archive", f"{name}, checksum {', '.join(sums) or _UNKNOWN}")
     yield from _entry("splits", _splits(card))
+    if card.stores is not None:
+        yield "LMDB stores that are expected in the folder, or below (pip install 'tilth[lmdb]'):"
+        for name in dict.fromkeys(array.store or card.stores.names for array in card.stores.arrays):
+            keys = [array.key for array in card.stores.arrays if (array.store or card.stores.names) == name]
+            yield f"  {name}  with records {', '.join(keys)}"
+        return
     yield "expected in the folder, below any folders of their own:"
     yield from (f"  {line}" for line in _tree(card))
 
@@ -117,6 +124,9 @@ def _encoding(labels: Labels) -> str:
 
 def _splits(card: Card) -> str:
     rules = card.splits
+    if card.stores is not None:
+        named = ", ".join(f"{split} where the store's name has {text!r}" for text, split in card.stores.splits.items())
+        return "; ".join(filter(None, (named, f"others {card.stores.rest}" if card.stores.rest else None))) or "none published"
     if rules.folders:
         named = ", ".join(f"{name} (if there)" if rules.may_lack(name) else name for name in dict.fromkeys(rules.folders.values()))
     elif rules.files:
@@ -135,7 +145,7 @@ def _tree(card: Card) -> Iterator[str]:
     for folder in folders:
         values = {"split": folder} if folder else {}
         for layer in card.layers:
-            yield from (f"{fill(pattern, values)}  ({layer.name})" for pattern in layer.pattern)
+            yield from (f"{fill(pattern, values)}  ({layer.name})" for pattern in dict.fromkeys((*layer.joined, *layer.pattern)))
         for labels in card.labels:
             if card.splits.folders.get(folder) not in card.splits.unlabelled:
                 yield from (f"{fill(pattern, values)}  (mask)" for pattern in labels.pattern)

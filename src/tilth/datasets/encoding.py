@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from tilth.classes import IGNORE_INDEX, ClassScheme
+from tilth.classes import IGNORE_INDEX, ClassScheme, get_scheme, stored_values
 from tilth.config import Config
-from tilth.datasets.patterns import Patterns
+from tilth.datasets.patterns import one_or_more
 from tilth.errors import ConfigError, suggest
 from tilth.imagery.codes import LabelCodes
 
@@ -25,6 +25,7 @@ class Labels(Config):
         trust: how far they can be trusted, as in a catalog's ``label_kind``.
         classes: colour (``#RRGGBB``) by class name, in the order of ids; or names alone, which get the colours that PASCAL VOC's colour map
             gives to their stored values.
+        classes_of: name of a built-in class scheme, instead of ``classes``; masks hold what its product stores, unless ``values`` say else.
         scheme_file: class scheme in the data set's own folder, instead of ``classes``.
         values: class name, or ``ignore``, by stored value; without ``values``, ``first_value`` and ``colours`` the masks hold class ids
             (255: no label).
@@ -35,9 +36,10 @@ class Labels(Config):
     """
 
     kind: Literal["mask"] = "mask"
-    pattern: Patterns
+    pattern: Annotated[tuple[str, ...], pydantic.BeforeValidator(one_or_more)] = ()
     trust: Literal["clean", "noisy", "pseudo"] = "clean"
     classes: dict[str, str] = pydantic.Field(default_factory=dict, max_length=IGNORE_INDEX)
+    classes_of: str | None = None
     scheme_file: str | None = None
     values: dict[int, str] = pydantic.Field(default_factory=dict)
     first_value: int | None = pydantic.Field(default=None, ge=0, lt=IGNORE_INDEX)
@@ -48,7 +50,9 @@ class Labels(Config):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _colour_names(cls, given: Any) -> Any:
-        """Give colours to classes that are listed by name alone."""
+        """Give colours to classes that are listed by name alone, and take those of a built-in scheme."""
+        if isinstance(given, dict) and isinstance(given.get("classes_of"), str) and "classes" not in given:
+            return _built_in(given)
         if not isinstance(given, dict) or not isinstance(given.get("classes"), list | tuple):
             return given
         names = [str(name) for name in given["classes"]]
@@ -81,7 +85,9 @@ class Labels(Config):
         return self
 
     def scheme(self, name: str) -> ClassScheme:
-        """Make the scheme of ``classes``, named after the data set."""
+        """Return the built-in scheme, or make that of ``classes``, named after the data set."""
+        if self.classes_of is not None:
+            return get_scheme(self.classes_of)
         # LabelCodes knows how a colour is spelled.
         spelled = [next(iter(LabelCodes(colours={colour: 0}).colours)) for colour in self.classes.values()]
         colours = [tuple(bytes.fromhex(digits)) for digits in spelled]
@@ -111,6 +117,20 @@ class Labels(Config):
         given: dict[Any, str] = dict(self.values or self.colours)
         ids = {key: IGNORE_INDEX if name == IGNORE else scheme.index(name) for key, name in given.items()}
         return LabelCodes.parse({"values" if self.values else "colours": ids, **how}, source="mask encoding")
+
+
+def _built_in(given: dict[str, Any]) -> dict[str, Any]:
+    """Add the classes of a built-in scheme, and what its product stores."""
+    try:
+        scheme = get_scheme(given["classes_of"])
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    shown = {name: "#{:02X}{:02X}{:02X}".format(*colour) for name, colour in zip(scheme.names, scheme.colours, strict=True)}
+    more: dict[str, Any] = {"classes": shown}
+    stored = stored_values(scheme.name)
+    if stored and not {"values", "first_value", "colours"} & given.keys():
+        more["values"] = {value: IGNORE if place == IGNORE_INDEX else scheme.names[place] for value, place in stored.items()}
+    return given | more
 
 
 def _map_colour(number: int) -> str:

@@ -42,6 +42,7 @@ def read_headers(
     sensor: Sensor,
     progress: Callable[[int, int], None],
     *,
+    joined: Path,
     colour: Path | None = None,
     leave_out: Callable[[str], None] | None = None,
 ) -> tuple[list[Place], Headers]:
@@ -51,6 +52,7 @@ def read_headers(
         places: the data set.
         sensor: of all images.
         progress: told after each image.
+        joined: folder for virtual rasters of images that are made of several.
         colour: folder for virtual rasters that show grey pictures in as many bands as the sensor has; None refuses such pictures.
         leave_out: told, in one line, of images that cannot be read, which are then left out; without it they are refused.
 
@@ -69,7 +71,7 @@ def read_headers(
     damaged: list[UnreadableFileError] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(places), _PART):
-            found = pool.map(partial(_header, sensor=sensor, colour=colour), places[start : start + _PART])
+            found = pool.map(partial(_header, sensor=sensor, joined=joined, colour=colour), places[start : start + _PART])
             for done, item in enumerate(found, start=start + 1):
                 if isinstance(item, UnreadableFileError):
                     if leave_out is None:
@@ -97,15 +99,18 @@ def read_headers(
     return usable, Headers(np.array(sizes, dtype=np.int32).reshape(-1, 2), placed)
 
 
-def _header(place: Place, sensor: Sensor, colour: Path | None) -> tuple[Place, RasterInfo] | UnreadableFileError:
+def _header(place: Place, sensor: Sensor, joined: Path, colour: Path | None) -> tuple[Place, RasterInfo] | UnreadableFileError:
     try:
         info = read_info(place.image)
         mask = None if place.mask is None else read_info(place.mask)
+        parts = [read_info(path) for path in place.joined]
     except UnreadableFileError as error:
         return error
     difference = None if mask is None else grid_difference(info, mask, "mask")
     if difference is not None:
         raise DataError(f"{place.image}: {difference}")
+    if parts:
+        return _join(place, info, parts, sensor, joined)
     if colour is not None and info.count == 1 and len(sensor) > 1 and info.dtype == sensor.dtype:
         from tilth.imagery.virtual import write_stack
 
@@ -115,3 +120,17 @@ def _header(place: Place, sensor: Sensor, colour: Path | None) -> tuple[Place, R
         place = replace(place, image=str(target))
         info = replace(info, uri=place.image, count=len(sensor))
     return place, info
+
+
+def _join(place: Place, info: RasterInfo, parts: Sequence[RasterInfo], sensor: Sensor, folder: Path) -> tuple[Place, RasterInfo]:
+    """Write the virtual raster of an image that is made of several rasters; its header says what kind of numbers it holds."""
+    from tilth.imagery.virtual import write_stack
+
+    count = sum(part.count for part in parts)
+    strange = next((part.dtype for part in parts if not np.can_cast(part.dtype, sensor.dtype, "same_kind")), None)
+    if strange is not None or count != len(sensor):
+        return place, replace(info, count=count, dtype=strange or sensor.dtype)
+    target = folder / f"{place.name}.vrt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_stack(target, [part.uri for part in parts], like=info, dtype=sensor.dtype)
+    return replace(place, image=str(target)), replace(info, count=count, dtype=sensor.dtype)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tilth.catalog.config import DEFAULT_SUFFIXES
 from tilth.catalog.discover import LABEL_SUFFIXES
 from tilth.datasets.config import Card, Layer
+from tilth.datasets.joining import check_joined, join_rasters
 from tilth.datasets.membership import assign_splits
 from tilth.datasets.patterns import compile_pattern, fill, placeholders
 from tilth.errors import DataError
@@ -31,12 +32,14 @@ class Place:
         image: absolute path.
         mask: absolute path, or None.
         split: name, or None.
+        joined: absolute paths of the rasters whose bands make the image, in order; empty where ``image`` is all.
     """
 
     values: Mapping[str, str]
     image: str
     mask: str | None
     split: str | None
+    joined: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,14 +98,19 @@ def survey(card: Card, layer: Layer, folders: Sequence[Path], *, partial: bool, 
     first = min(images.values(), key=lambda match: (match.source, match.path))
     root = folders[first.source] / first.root
     splits = assign_splits(card, layer, list(images.values()), root, partial=partial, warn=warn)
+    joined = join_rasters(layer, list(images.values()), lambda pattern: _matches(card, [pattern], folders, files, DEFAULT_SUFFIXES))
+    whole = check_joined(layer, list(images.values()), joined, partial=partial, warn=warn)
     claimed = {match.path for match in images.values()} | set(_other_layers(card, layer, folders, files))
+    claimed.update(path for paths in joined.values() for path in paths)
     masks = _masks(card, folders, files, claimed, images.values())
     places = []
     used, fields = set(), _mask_fields(card)
     for match, split in zip(images.values(), splits, strict=True):
         mask = masks.get(tuple(match.values[name] for name in fields))
         used.add(mask)
-        places.append(Place(match.values, match.path, None if split in card.splits.unlabelled else mask, split))
+        if match.path in whole:
+            rasters = tuple(joined.get(match.path, ()))
+            places.append(Place(match.values, match.path, None if split in card.splits.unlabelled else mask, split, rasters))
     _check_masks(card, places, partial, warn)
     _tell_lost_masks(used, masks.values(), warn)
     return Survey(tuple(sorted(places, key=lambda place: place.image)), root)

@@ -53,7 +53,7 @@ def assign_splits(card: Card, layer: Layer, images: Sequence[Found], root: Path,
                 _missing(f"{root}: no image of split {split!r}, expected {wanted}", partial, warn)
     else:
         listed = _read_listings(rules, root, partial, warn) if rules.files else _listed(rules)
-        splits = [None] * len(images) if listed is None else _by_list(rules, layer, images, listed, root, partial, warn)
+        splits = [rules.rest] * len(images) if listed is None else _by_list(rules, layer, images, listed, root, partial, warn)
     for split, count in rules.counts.items():
         here = splits.count(split)
         if here and here != count:

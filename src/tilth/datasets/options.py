@@ -19,6 +19,7 @@ class PrepareConfig(Config):
         folder: where the data set lies, unpacked or as the archives it is published in; it is never written to, but by ``download``.
         layer: which of the card's layers to take; by default the first.
         sensor: built-in name, sum of names or YAML file, where the card leaves it open; or instead of the card's.
+        scheme: class scheme of as many classes, by built-in name or file, instead of the card's: other names, or another order.
         partial: accept that images of a published split, or masks, are missing, and leave out images that cannot be read.
         window_px: side of the windows in pixels, 0 for whole images; by default as the card says.
         stride_px: step between windows, in pixels; by default as the card says, or ``window_px`` where that is given.
@@ -32,6 +33,7 @@ class PrepareConfig(Config):
     folder: Path
     layer: str | None = None
     sensor: str | None = None
+    scheme: str | None = None
     partial: bool = False
     window_px: int | None = pydantic.Field(default=None, ge=0)
     stride_px: int | None = pydantic.Field(default=None, ge=1)

@@ -5,19 +5,12 @@ Everything is written whole and in the same bytes whenever it is written, so a s
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydantic
-
 from tilth.catalog.table import Catalog
-from tilth.classes import ClassScheme
-from tilth.config import Config
+from tilth.classes import ClassScheme, get_scheme
 from tilth.datasets.archives import folder_name, unpack, verify_sum
 from tilth.datasets.config import Card, Layer
 from tilth.datasets.download import download, how_to_get
@@ -25,9 +18,24 @@ from tilth.datasets.headers import read_headers
 from tilth.datasets.layout import Place, survey
 from tilth.datasets.masks import prepare_masks
 from tilth.datasets.options import PrepareConfig
+from tilth.datasets.prepared_folder import (
+    CATALOG_FILE,
+    COLOUR_FOLDER,
+    EXTRACTED_FOLDER,
+    JOINED_FOLDER,
+    MASK_FOLDER,
+    NOTE_FILE,
+    Note,
+    check_out,
+    relative,
+    remove,
+    sweep,
+)
 from tilth.datasets.rows import make_catalog
+from tilth.datasets.shares import check_shares
 from tilth.datasets.shelf import load_card
-from tilth.errors import ConfigError, DataError, MissingFileError, OutputExistsError, TilthError, UsageError
+from tilth.datasets.stores import Reading, read_stores
+from tilth.errors import ConfigError, DataError, MissingFileError, TilthError, UsageError
 from tilth.imagery.files import folder_lock, make_folder, remove_empty
 from tilth.imagery.write import write_json
 from tilth.sensors import Sensor, get_sensor
@@ -35,28 +43,6 @@ from tilth.sensors import Sensor, get_sensor
 Warn = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 """Told (what is done, how many are done, all of them)."""
-
-CATALOG_FILE = "catalog.parquet"
-NOTE_FILE = "dataset.json"
-"""Says which card and folder a prepared folder was made from; what it does not stand in is not ours to write into."""
-MASK_FOLDER = "masks"
-EXTRACTED_FOLDER = "extracted"
-COLOUR_FOLDER = "colour"
-
-# What a process that was killed leaves; see imagery.files.atomic_path.
-_UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)-\d+(-built)?\.[a-z0-9]+")
-
-
-class Note(Config):
-    """What a prepared folder says of itself.
-
-    Attributes:
-        name: of the card.
-        folder: of the data set, relative to the prepared folder.
-    """
-
-    name: str
-    folder: str
 
 
 @dataclass(frozen=True)
@@ -101,12 +87,13 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
         TilthError: the disk has no room, the folder cannot be written to, or another process is preparing in it.
     """
     card = load_card(config.name)
-    layer = card.layer(config.layer)
+    layer = card.layer(config.layer) if card.layers else None
     sensor = _sensor(card, layer, config)
+    scheme = _asked_scheme(card, config)
     config.windows(card)
     place, folder = Path(out).absolute(), config.folder.absolute()
     made = [item for item in (place, *place.parents) if not item.exists()]
-    _check_out(place, card, folder)
+    check_out(place, card, folder)
     if config.download:
         download(card, folder)
     if not folder.is_dir():
@@ -115,12 +102,15 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
     try:
         with folder_lock(place, "preparing a data set in"):
             # Looked at again, as another process may have begun meanwhile.
-            fresh = _check_out(place, card, folder)
+            fresh = check_out(place, card, folder)
             try:
-                return _prepare(card, layer, sensor, config, folder, place, warn or _no_warning, progress or _no_progress)
+                told = (warn or _no_warning, progress or _no_progress)
+                if layer is None:
+                    return _prepare_stores(card, sensor, scheme, config, folder, place, *told)
+                return _prepare(card, layer, sensor, scheme, config, folder, place, *told)
             except (TilthError, OSError):
                 if fresh:
-                    _remove(place)
+                    remove(place)
                 raise
     except (TilthError, OSError):
         remove_empty(made)
@@ -128,19 +118,28 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
 
 
 def _prepare(
-    card: Card, layer: Layer, sensor: Sensor, config: PrepareConfig, folder: Path, place: Path, warn: Warn, progress: Progress
+    card: Card,
+    layer: Layer,
+    sensor: Sensor,
+    asked: ClassScheme | None,
+    config: PrepareConfig,
+    folder: Path,
+    place: Path,
+    warn: Warn,
+    progress: Progress,
 ) -> Prepared:
-    write_json(place / NOTE_FILE, Note(name=card.name, folder=_relative(folder, place)).model_dump())
-    _sweep(place)
+    write_json(place / NOTE_FILE, Note(name=card.name, folder=relative(folder, place)).model_dump())
+    sweep(place)
     folders = [folder, *_unpack_all(card, folder, place, progress)]
     found = survey(card, layer, folders, partial=config.partial, warn=warn, without=place)
     if card.images is not None and len(found.places) != card.images:
         warn(f"{folder}: {len(found.places):,} images here, {card.images:,} as published")
-    scheme = _scheme(card, found.root) if any(item.mask for item in found.places) else None
+    scheme = (asked or _scheme(card, found.root)) if any(item.mask for item in found.places) else None
     places, headers = read_headers(
         found.places,
         sensor,
         lambda done, total: progress("reading headers", done, total),
+        joined=place / JOINED_FOLDER,
         colour=place / COLOUR_FOLDER if layer.grey == "repeat" else None,
         leave_out=warn if config.partial else None,
     )
@@ -153,70 +152,71 @@ def _prepare(
         scheme,
         trust=card.labels[0].trust if card.labels else "none",
         windows=config.windows(card),
-        prefix=config.prefix or (card.name if card.homepage else folder.name or card.name),
+        layer=layer,
+        prefix=_prefix(card, config, folder),
         source=config.source or (card.title if card.homepage else None),
         licence=config.licence or (card.licence.name if card.homepage else None),
     )
     return Prepared(card, catalog, catalog.save(place / CATALOG_FILE), len(places), decoded)
 
 
-def _sensor(card: Card, layer: Layer, config: PrepareConfig) -> Sensor:
+def _prepare_stores(
+    card: Card, sensor: Sensor, asked: ClassScheme | None, config: PrepareConfig, folder: Path, place: Path, warn: Warn, progress: Progress
+) -> Prepared:
+    write_json(place / NOTE_FILE, Note(name=card.name, folder=relative(folder, place)).model_dump())
+    sweep(place)
+    own = card.labels[0].scheme(card.name) if card.labels else None
+    reading = Reading(
+        card=card,
+        sensor=sensor,
+        # Stored numbers mean positions; another scheme gives these other names.
+        codes=card.labels[0].codes(own) if own is not None else None,
+        scheme=asked or own,
+        prefix=_prefix(card, config, folder),
+        partial=config.partial,
+    )
+    catalog, places = read_stores(
+        reading,
+        folder,
+        place,
+        source=config.source or (card.title if card.homepage else None),
+        licence=config.licence or (card.licence.name if card.homepage else None),
+        warn=warn,
+        progress=progress,
+    )
+    if card.images is not None and places != card.images:
+        warn(f"{folder}: {places:,} places here, {card.images:,} as published")
+    if own is not None and card.stores is not None:
+        check_shares(card.stores, catalog, own, asked or own, warn)
+    return Prepared(card, catalog, catalog.save(place / CATALOG_FILE), places, len(catalog.labelled()))
+
+
+def _prefix(card: Card, config: PrepareConfig, folder: Path) -> str:
+    return config.prefix or (card.name if card.homepage else folder.name or card.name)
+
+
+def _asked_scheme(card: Card, config: PrepareConfig) -> ClassScheme | None:
+    """Return the scheme that was asked for in place of the card's, which must have as many classes."""
+    if config.scheme is None:
+        return None
+    if not card.labels:
+        raise UsageError(f"data set {card.name!r} has no labels here; leave --scheme out")
+    scheme, own = get_scheme(config.scheme), card.labels[0].classes
+    if own and len(own) != len(scheme):
+        raise UsageError(f"--scheme {config.scheme}: {len(scheme)} classes, data set {card.name!r} has {len(own)}; give as many, in order")
+    return scheme
+
+
+def _sensor(card: Card, layer: Layer | None, config: PrepareConfig) -> Sensor:
+    if layer is None:
+        assert card.stores is not None
+        if config.layer is not None:
+            raise UsageError(f"data set {card.name!r} has no layers: its stores hold all bands; leave --layer out")
+        return _stored_sensor(card, config.sensor, card.stores.sensor())
     sensor = get_sensor(config.sensor) if config.sensor is not None else layer.find_sensor()
     if sensor is None:
         raise ConfigError(f"data set {card.name!r} leaves the sensor open; give --sensor, such as rgb: it fixes band order and scaling")
     return sensor
-
-
-def _check_out(place: Path, card: Card, folder: Path) -> bool:
-    """Refuse a folder that is not ours; say whether there is nothing in it yet."""
-    if place.exists() and not place.is_dir():
-        raise OutputExistsError(f"{place}: is a file; give a folder to write into")
-    if place.resolve() == folder.resolve():
-        raise UsageError(f"{place}: is the data set itself; give another folder to write into")
-    if not place.is_dir() or not any(place.iterdir()):
-        return True
-    if not (place / NOTE_FILE).is_file():
-        raise OutputExistsError(f"{place}: is not empty and holds no prepared data set; choose another --out")
-    try:
-        note = Note.model_validate_json((place / NOTE_FILE).read_bytes())
-    except pydantic.ValidationError:
-        raise OutputExistsError(f"{place}: {NOTE_FILE} there is not of a prepared data set; choose another --out") from None
-    here = _relative(folder, place)
-    if (note.name, note.folder) != (card.name, here):
-        raise OutputExistsError(
-            f"{place}: holds data set {note.name!r} of {note.folder}, not {card.name!r} of {here}; choose another --out"
-        )
-    return False
-
-
-def _relative(folder: Path, place: Path) -> str:
-    try:
-        return Path(os.path.relpath(folder.resolve(), place.resolve())).as_posix()
-    except ValueError:  # another drive
-        return folder.resolve().as_posix()
-
-
-def _sweep(place: Path) -> None:
-    """Remove what a process that was killed left half written."""
-    for kept in (MASK_FOLDER, COLOUR_FOLDER, "."):
-        for file in place.iterdir() if kept == "." else (place / kept).rglob("*"):
-            written = _UNFINISHED.fullmatch(file.name)
-            # Where the file system has no locks, another process may be at work.
-            if written and file.is_file() and not _is_alive(int(written["process"])):
-                file.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    """Say whether another process of this number runs; of this one nothing is unfinished yet."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _unpack_all(card: Card, folder: Path, place: Path, progress: Progress) -> list[Path]:
@@ -239,6 +239,16 @@ def _unpack_all(card: Card, folder: Path, place: Path, progress: Progress) -> li
     return made
 
 
+def _stored_sensor(card: Card, asked: str | None, own: Sensor) -> Sensor:
+    """Return the sensor of stored numbers, or another reading of the same numbers that was asked for."""
+    sensor = own if asked is None else get_sensor(asked)
+    if (len(sensor), sensor.dtype) != (len(own), own.dtype):
+        raise UsageError(
+            f"--sensor {asked}: {len(sensor)} bands of {sensor.dtype}, stores of {card.name!r} hold {len(own)} of {own.dtype} ({own.name})"
+        )
+    return sensor
+
+
 def _scheme(card: Card, root: Path) -> ClassScheme:
     """Return the card's scheme, or read it from the data set's folder."""
     labels = card.labels[0]
@@ -256,20 +266,11 @@ def _masks(
     """Return the index raster of each place, and how many of them were decoded."""
     if scheme is None:
         return [None] * len(places), 0
-    codes = card.labels[0].codes(scheme)
+    codes = card.labels[0].codes(card.labels[0].scheme(card.name) if card.labels[0].classes else scheme)
     masks = [None if item.mask is None else (item.mask, item.name) for item in places]
     what = "checking masks" if codes is None else "decoding masks"
     labels = prepare_masks(masks, codes, len(scheme), place / MASK_FOLDER, lambda done, total: progress(what, done, total))
     return labels, 0 if codes is None else sum(label is not None for label in labels)
-
-
-def _remove(place: Path) -> None:
-    """Take back what a call wrote that found the data wrong."""
-    for name in (MASK_FOLDER, COLOUR_FOLDER, EXTRACTED_FOLDER):
-        shutil.rmtree(place / name, ignore_errors=True)
-    for file in (place / CATALOG_FILE, place / NOTE_FILE):
-        with suppress(OSError):
-            file.unlink()
 
 
 def _no_warning(_line: str) -> None:

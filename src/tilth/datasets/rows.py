@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,10 @@ from tilth.catalog.geometry import cut_windows, footprints
 from tilth.catalog.schema import COLUMNS
 from tilth.catalog.table import Catalog
 from tilth.classes import ClassScheme
+from tilth.datasets.config import Layer
 from tilth.datasets.division import Windows
 from tilth.datasets.headers import Headers
+from tilth.datasets.joining import date_in
 from tilth.datasets.layout import Place
 from tilth.imagery.read import Window
 from tilth.sensors import Sensor
@@ -29,6 +32,7 @@ def make_catalog(
     *,
     trust: str,
     windows: Windows,
+    layer: Layer,
     prefix: str,
     source: str | None,
     licence: str | None,
@@ -43,6 +47,7 @@ def make_catalog(
         scheme: of all masks; None where there are none.
         trust: label kind of tiles with a mask.
         windows: how images are cut.
+        layer: says which placeholders hold place and date.
         prefix: first part of tile ids.
         source: where the imagery comes from.
         licence: of the imagery.
@@ -55,12 +60,14 @@ def make_catalog(
         parts.append(cut)
     corners = np.concatenate(parts)
     position = np.repeat(np.arange(len(places)), [len(part) for part in parts])
-    by_place: dict[str, list[str | None]] = {
+    by_place: dict[str, list[Any]] = {
         "image": [place.image for place in places],
         "label": list(masks),
         "label_kind": ["none" if mask is None else trust for mask in masks],
         "scheme": [None if mask is None or scheme is None else scheme.name for mask in masks],
         "split": [place.split for place in places],
+        "location_id": [None if layer.location is None else f"{prefix}/{place.values[layer.location]}" for place in places],
+        "datetime": [None if layer.dated is None else date_in(place.values[layer.dated]) for place in places],
     }
     rows = {name: pa.array(values, COLUMNS[name]).take(pa.array(position)) for name, values in by_place.items()}
     constant = {"sensor": sensor.name, "source": source, "licence": licence}

@@ -78,7 +78,7 @@ class Comparison(Record):
 
     Attributes:
         schema_version: version of this layout.
-        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU, bIoU.
+        metric: one of mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU.
         catalog_fingerprint: of the tiles all evaluations share.
         split: the splits the tiles come from.
         tiles: number of tiles.
@@ -138,7 +138,7 @@ def compare(
 
     Args:
         groups: by name, one evaluation a seed (or the path of its ``metrics.json`` or folder), the same seeds in the same order in each.
-        metric: one of mIoU, mF1, OA, AA, kappa, fwIoU, bIoU.
+        metric: one of mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU.
         seeds: label of each seed; by default 0, 1, ...
         out: folder that receives ``comparison.json``; None writes nothing.
 

@@ -39,7 +39,7 @@ class ScoreTable:
     """Scores of D sets of counts; NaN where a score is undefined.
 
     Attributes:
-        summary: by the name of the score (mIoU, mF1, OA, AA, kappa, fwIoU, bIoU), float64 (D,).
+        summary: by the name of the score (mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU), float64 (D,).
         iou: float64 (D, K).
         boundary_iou: float64 (D, K).
         pixels: float64 (D,), counted pixels.
@@ -65,6 +65,8 @@ def score_table(counts: NDArray[Any]) -> ScoreTable:
     iou = _ratio(hits, np.where(absent, 0, reference + predicted - hits))
     f1 = _ratio(2 * hits, np.where(absent, 0, reference + predicted))
     recall = _ratio(hits, reference)
+    # A class that is there and was never predicted has precision 0; hits are 0 then, so any divisor will do.
+    precision = np.where(absent, np.nan, _ratio(hits, np.maximum(predicted, 1)))
     boundary = _ratio(both, np.where(absent, 0, either))
     pixels, right = reference.sum(axis=1), hits.sum(axis=1)
     by_chance = (reference * predicted).sum(axis=1)
@@ -73,6 +75,7 @@ def score_table(counts: NDArray[Any]) -> ScoreTable:
         "mF1": _mean(f1),
         "OA": _ratio(right, pixels),
         "AA": _mean(recall),
+        "mPrecision": _mean(precision),
         "kappa": _ratio(pixels * right - by_chance, pixels * pixels - by_chance),
         "fwIoU": _ratio((np.where(absent, 0, iou) * reference).sum(axis=1), pixels),
         "bIoU": _mean(boundary),

@@ -17,6 +17,7 @@ from tilth.evaluation.calibration import DEFAULT_BINS
 from tilth.evaluation.gallery import choose, draw_tile, encode_gallery, write_gallery
 from tilth.evaluation.measure import Detail, Measured, Progress, coarse, measure
 from tilth.evaluation.metrics import scores
+from tilth.evaluation.published import published_scores
 from tilth.evaluation.record import withdraw
 from tilth.evaluation.result import METRICS_FILE, Evaluation, TileScore
 from tilth.evaluation.samples import Inference, OnBad, labelled_tiles, read_sample
@@ -50,6 +51,7 @@ def evaluate_catalog(
     boundary_share: float = DEFAULT_SHARE,
     calibration_bins: int = DEFAULT_BINS,
     bootstrap: int = DEFAULT_DRAWS,
+    published: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model on every labelled tile of a catalog.
@@ -74,6 +76,7 @@ def evaluate_catalog(
             no boundary IoU.
         calibration_bins: bins of the histogram of confidence, see :mod:`tilth.evaluation.calibration`; 0 for none.
         bootstrap: resamples behind the intervals, see :mod:`tilth.evaluation.bootstrap`; 0 for no intervals.
+        published: also score by the conventions of CromSS's tables, see :mod:`tilth.evaluation.published`.
         progress: told after each tile.
 
     Returns:
@@ -99,6 +102,8 @@ def evaluate_catalog(
     measured = measure(inference, labelled, detail, progress)
     evaluation = summarise(model or describe_model(segmenter), labelled, segmenter.scheme, measured, bootstrap, boundary_share)
     evaluation = evaluation.model_copy(update={"inference": inference.settings(), "model_hash": model_hash(segmenter)})
+    if published:
+        evaluation = evaluation.model_copy(update={"published": published_scores(np.array(evaluation.confusion)).known()})
     if out is None:
         return evaluation
     entries, drawn = encode_gallery(_pictures(inference, labelled, measured, choose(measured.tiles, gallery, gallery_worst)))
@@ -140,7 +145,8 @@ def validation_scores(
         on_bad: told id and reason of each tile that is left out.
 
     Returns:
-        ``mIoU``, ``mF1``, ``OA`` and ``iou/<class>`` as fractions. What is undefined (absent classes, nothing counted) is left out.
+        ``mIoU``, ``mF1``, ``OA`` and ``iou/<class>`` as fractions, and ``validation_loss``, the mean cross-entropy of the labels under the
+        probabilities that scores follow from. What is undefined (absent classes, nothing counted) is left out.
         ``unreadable_tiles``, the number of tiles left out, only where there are any.
 
     Raises:
@@ -163,6 +169,7 @@ def validation_scores(
     result = scores(measured.total.matrix, segmenter.scheme.names, segmenter.scheme.colours)
     named = {name: value for name, value in result.summary.named().items() if name in ("mIoU", "mF1", "OA")}
     named |= {f"iou/{item.name}": item.iou for item in result.per_class}
+    named |= {"validation_loss": measured.loss / result.pixels if result.pixels else None}
     known = {name: value for name, value in named.items() if value is not None}
     return known | ({"unreadable_tiles": float(len(reasons))} if reasons else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ class Measured:
         images: what each tile was cut from; empty unless per-tile counts were asked for.
         counts: uint32 (5, K) of each tile, see :mod:`tilth.evaluation.counts`; empty unless asked for.
         calibration: histogram of confidence, or None.
+        loss: cross-entropy of the labels, summed over counted pixels.
         seconds: wall time of reading, predicting and counting.
         kept: predictions by position as far as they were kept, with confidence as uint8 from 0 to 255.
     """
@@ -63,6 +65,7 @@ class Measured:
     images: list[str] = field(default_factory=list)
     counts: list[NDArray[np.uint32]] = field(default_factory=list)
     calibration: CalibrationHistogram | None = None
+    loss: float = 0.0
     seconds: float = 0.0
     kept: dict[int, Prediction] = field(default_factory=dict)
 
@@ -89,7 +92,7 @@ def measure(
     scheme = inference.segmenter.scheme
     started = time.perf_counter()
     histogram = CalibrationHistogram(detail.calibration_bins) if detail.calibration_bins else None
-    measured, kept_bytes = Measured(ConfusionMatrix(len(scheme)), calibration=histogram), 0
+    measured, kept_bytes, losses = Measured(ConfusionMatrix(len(scheme)), calibration=histogram), 0, []
     for place, sample in enumerate(read_samples(labelled, inference.segmenter.sensor, on_bad)):
         prediction = inference.predict(sample)
         counts = ConfusionMatrix(len(scheme))
@@ -102,6 +105,7 @@ def measure(
             on_bad(sample.tile.tile_id, reason)
             continue
         measured.total.merge(counts)
+        losses.append(prediction.loss)
         measured.tiles.append(_tile_score(sample.tile.tile_id, counts, scheme))
         _measure_more(measured, sample, prediction, counts, detail)
         # A byte for the class and one for the confidence of each pixel.
@@ -110,7 +114,7 @@ def measure(
             kept_bytes += 2 * prediction.classes.nbytes
         if progress is not None:
             progress(place + 1, len(labelled))
-    return replace(measured, seconds=time.perf_counter() - started)
+    return replace(measured, loss=math.fsum(losses), seconds=time.perf_counter() - started)
 
 
 def coarse(prediction: Prediction) -> Prediction:

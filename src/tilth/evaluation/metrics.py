@@ -183,6 +183,7 @@ def _summary(per_class: Sequence[ClassScore], hits: Sequence[int], reference: Se
         mean_f1=mean([item.f1 for item in per_class if item.f1 is not None]),
         overall_accuracy=ratio(right, total),
         mean_recall=mean([item.recall for item in per_class if item.recall is not None]),
+        mean_precision=mean([item.precision for item in per_class if item.precision is not None]),
         kappa=ratio(total * right - by_chance, total * total - by_chance),
         frequency_weighted_iou=ratio(math.fsum(weighted), total),
     )

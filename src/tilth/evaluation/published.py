@@ -47,6 +47,10 @@ class PublishedScores:
             "mRecall": float(self.recall.mean()),
         }
 
+    def known(self) -> dict[str, float]:
+        """The same without what is not defined, for files that know no NaN."""
+        return {name: value for name, value in self.summary.items() if np.isfinite(value)}
+
 
 def published_scores(matrix: NDArray[Any]) -> PublishedScores:
     """Compute the scores of a confusion matrix, counted over a whole test set.

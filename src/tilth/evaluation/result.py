@@ -57,6 +57,7 @@ class Summary(Record):
         mean_f1: unweighted mean of the F1 (``mF1``).
         overall_accuracy: share of counted pixels that are right (``OA``).
         mean_recall: unweighted mean of the recall, "average accuracy" (``AA``).
+        mean_precision: unweighted mean of the precision (``mPrecision``); None where an earlier version did not compute it.
         kappa: Cohen's kappa; None also where chance alone agrees everywhere (one class, all of it predicted).
         frequency_weighted_iou: mean of the IoU weighted by reference pixels (``fwIoU``).
         mean_boundary_iou: unweighted mean of the boundary IoU (``bIoU``); None where it was not measured.
@@ -66,17 +67,18 @@ class Summary(Record):
     mean_f1: Fraction = pydantic.Field(alias="mF1")
     overall_accuracy: Fraction = pydantic.Field(alias="OA")
     mean_recall: Fraction = pydantic.Field(alias="AA")
+    mean_precision: Fraction = pydantic.Field(None, alias="mPrecision")
     kappa: Annotated[float, pydantic.Field(ge=-1, le=1)] | None
     frequency_weighted_iou: Fraction = pydantic.Field(alias="fwIoU")
     mean_boundary_iou: Fraction = pydantic.Field(None, alias="bIoU")
 
     def named(self) -> dict[str, float | None]:
-        """Return the scores under the names people know: mIoU, mF1, OA, AA, kappa, fwIoU, bIoU."""
+        """Return the scores under the names people know: mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU."""
         return self.model_dump(by_alias=True)
 
 
 SUMMARY_NAMES: tuple[str, ...] = tuple(field.alias or name for name, field in Summary.model_fields.items())
-"""mIoU, mF1, OA, AA, kappa, fwIoU, bIoU."""
+"""mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU."""
 
 
 class Scores(Record):
@@ -240,6 +242,7 @@ class Evaluation(Record):
         images: one entry an image file, in order of first appearance; empty where every image is one tile.
         inference: how the model was run; None where an earlier version did not record it.
         model_hash: of weights and configuration, see :func:`tilth.models.identity.model_hash`; None as above.
+        published: scores by the conventions of CromSS's tables, see :mod:`tilth.evaluation.published`; None where they were not asked for.
     """
 
     schema_version: Literal[1] = 1
@@ -264,6 +267,7 @@ class Evaluation(Record):
     images: tuple[ImageScore, ...] = ()
     inference: InferenceSettings | None = None
     model_hash: str | None = None
+    published: dict[str, float] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

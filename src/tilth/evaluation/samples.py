@@ -42,10 +42,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a tile: uint8 (h, w), the most probable class; and its probability (h, w), floats from 0 to 1."""
+    """What a model says of a tile.
+
+    Attributes:
+        classes: uint8 (h, w), the most probable class.
+        confidence: its probability (h, w), floats from 0 to 1.
+        loss: cross-entropy of the labels, summed over labelled pixels.
+    """
 
     classes: NDArray[np.uint8]
     confidence: NDArray[Any]
+    loss: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,15 @@ class Inference:
                 f"tile {sample.tile.tile_id!r}: the model's output is not finite (precision {self.precision}); "
                 "try precision 32, else the weights are damaged"
             )
-        return Prediction(classes.to(torch.uint8).numpy(), highest.numpy())
+        return Prediction(classes.to(torch.uint8).numpy(), highest.numpy(), _cross_entropy(probabilities, sample.mask))
+
+
+def _cross_entropy(probabilities: torch.Tensor, mask: NDArray[np.uint8]) -> float:
+    """Sum -log p(label) over labelled pixels; a probability of 0 counts as the smallest float."""
+    known = torch.from_numpy(mask < len(probabilities))
+    label = torch.from_numpy(mask.astype(np.int64)).clamp(max=len(probabilities) - 1)
+    right = probabilities.gather(0, label[None])[0][known]
+    return float(-right.clamp(min=torch.finfo(right.dtype).tiny).log().sum(dtype=torch.float64))
 
 
 def labelled_tiles(segmenter: Segmenter, catalog: Catalog) -> Catalog:

@@ -82,6 +82,25 @@ def pixel_ratio(source: RasterInfo, grid: RasterInfo) -> tuple[float, float]:
     return source_wide / wide, source_high / high
 
 
+def shares_ground(first: RasterInfo, second: RasterInfo) -> bool:
+    """Say whether the surrounding rectangles of two rasters overlap; both have a CRS and a transform."""
+    from rasterio.warp import transform_bounds
+
+    assert first.crs is not None
+    assert second.crs is not None
+    west, south, east, north = transform_bounds(first.crs, second.crs, *_bounds(first))
+    left, bottom, right, top = _bounds(second)
+    return bool(west < right and left < east and south < top and bottom < north)
+
+
+def _bounds(info: RasterInfo) -> tuple[float, float, float, float]:
+    """West, south, east and north end in map coordinates."""
+    assert info.transform is not None
+    corners = [map_position(info.transform, column, row) for column in (0, info.width) for row in (0, info.height)]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def _pixel_sides(info: RasterInfo) -> tuple[float, float]:
     """Width and height of a pixel: in metres on the ground, or in units of a CRS without a place on the Earth."""
     assert info.transform is not None

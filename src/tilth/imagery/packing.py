@@ -116,7 +116,7 @@ def image_record(tile_id: str, uri: str, window: Window, codec: Codec, header: C
         return Record(tile_id, "original", encoded, (info.count, info.height, info.width), info.dtype, None, info)
     pixels = read_pixels(uri, window)
     mask = None if pixels.valid.all() else np.packbits(pixels.valid, axis=1)
-    return _numbers(tile_id, pixels.data, mask, codec, _cut(info, window))
+    return array_record(tile_id, pixels.data, mask, codec, _cut(info, window))
 
 
 def label_record(tile_id: str, uri: str, window: Window, codec: Codec, header: Callable[[str], RasterInfo] = read_info) -> Record:
@@ -126,10 +126,19 @@ def label_record(tile_id: str, uri: str, window: Window, codec: Codec, header: C
     if kept_whole(uri, codec, window) and window[2:] == (info.width, info.height):
         shape = (info.count, info.height, info.width)
         return Record(tile_id, "original", Path(uri).read_bytes(), shape, info.dtype, None, info)
-    return _numbers(tile_id, label[None], None, codec, _cut(info, window))
+    return array_record(tile_id, label[None], None, codec, _cut(info, window))
 
 
-def _numbers(tile_id: str, data: NDArray[Any], mask: NDArray[np.uint8] | None, codec: Codec, header: RasterInfo) -> Record:
+def array_record(tile_id: str, data: NDArray[Any], mask: NDArray[np.uint8] | None, codec: Codec, header: RasterInfo) -> Record:
+    """Make the record of pixels that are in memory.
+
+    Args:
+        tile_id: name to store.
+        data: (C, h, w).
+        mask: uint8 (h, ceil(w / 8)), bits of ``valid``; None where all pixels are valid.
+        codec: how to store them; ``original`` stores them raw.
+        header: of the tile.
+    """
     little = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
     stored: Any = little.reshape(-1).view(np.uint8).data
     used = "raw"

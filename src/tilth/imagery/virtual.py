@@ -21,7 +21,7 @@ import numpy as np
 
 from tilth.errors import DataError, UnreadableFileError, UsageError
 from tilth.imagery.gdal import rasterio_module
-from tilth.imagery.grid import grid_difference, pixel_ratio
+from tilth.imagery.grid import grid_difference, pixel_ratio, shares_ground
 from tilth.imagery.made_from import remove_unused_parts, write_virtual
 from tilth.imagery.raster import RasterInfo
 from tilth.imagery.read import read_info
@@ -98,7 +98,8 @@ def write_stack(
         UsageError: no source, the target is no ``.vrt`` or one of the sources, or a file that was not made by tilth is in the way.
         MissingFileError: a source does not exist.
         UnreadableFileError: a source is damaged or of an unknown format.
-        DataError: a source on another grid that cannot be warped, for want of a CRS, or that GDAL does not read as tilth does.
+        DataError: a source on another grid that cannot be warped, for want of a CRS, that covers none of it, or that GDAL does not read as
+            tilth does.
         MissingExtraError: rasterio is not installed.
         TilthError: the place cannot be written to.
     """
@@ -170,6 +171,8 @@ def _warped_part(info: RasterInfo, grid: RasterInfo, place: Path, resampling: Re
                 f"{info.uri}: {info.width} x {info.height} pixels do not lie on the grid of {grid.uri} ({grid.width} x {grid.height}), "
                 f"and {header.uri} has no {'CRS' if header.crs is None else 'geotransform'} to warp it by"
             )
+    if not shares_ground(info, grid):
+        raise DataError(f"{info.uri}: covers none of the ground of {grid.uri}; are they of one place?")
     write_virtual(place, _warped_xml(info, grid, place, resampling))
     part = _part(replace(grid, uri=str(place)), str(place))
     if len(part.bands) != info.count:

@@ -34,3 +34,13 @@ class Part(NamedTuple):
     def holds(self, shard: int) -> bool:
         """Say whether a shard, counted from 0, belongs to this part."""
         return shard % self.parts == self.number - 1
+
+
+def is_part(text: str) -> str:
+    """Check the text of an option and write it in the usual way, for validators.
+
+    Raises:
+        UsageError: it is no :class:`Part`.
+    """
+    part = Part.parse(text)
+    return f"{part.number}/{part.parts}"

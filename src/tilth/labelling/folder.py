@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tilth.catalog.shards import read_stamp
 from tilth.errors import OutputExistsError, TilthError, UsageError
@@ -19,6 +20,9 @@ from tilth.labelling.plan import Plan
 from tilth.labelling.rasters import CONFIDENCE, MASKS
 from tilth.labelling.shards import SHARDS
 
+LABELS, TRUST = "labels", "trust"
+"""What a folder is for: labels of a model, or how sure one may be of given labels."""
+
 _NOTE = "job.json"
 _CLAIMS = ".claims"
 # What a killed process leaves behind; see imagery.files.atomic_path.
@@ -26,8 +30,12 @@ _TEMPORARY = re.compile(r"^\..+\.\d+-\d+\.(parquet|json|arrow|png|tif|tif\.aux\.
 _TRIES, _PAUSE_S = 20, 0.05
 
 
-def refuse_foreign(out: Path) -> None:
-    """Refuse a place that holds something else than labels.
+def refuse_foreign(out: Path, kind: str = LABELS) -> None:
+    """Refuse a place that holds something else than what is to be made.
+
+    Args:
+        out: the place.
+        kind: :data:`LABELS` or :data:`TRUST`.
 
     Raises:
         OutputExistsError: naming what is there.
@@ -38,11 +46,13 @@ def refuse_foreign(out: Path) -> None:
     there = sorted(path.name for path in out.glob("*") if not path.name.startswith(".") and path.name != SHARDS)
     there += [path.name for path in note.parent.glob("*") if not path.name.startswith(".")]
     if there and identity_of(out) is None:
-        raise OutputExistsError(f"{out}: holds {', '.join(there[:3])} and no labels that tilth made; choose another --out")
+        raise OutputExistsError(f"{out}: holds {', '.join(there[:3])} and no {kind} that tilth made; choose another --out")
+    if there and (found := _note_in(out).get("kind", LABELS)) != kind:
+        raise OutputExistsError(f"{out}: holds {found} that tilth made, and no {kind}; choose another --out")
 
 
 @contextmanager
-def begun(out: Path, plan: Plan) -> Iterator[Claims]:
+def begun(out: Path, plan: Plan, kind: str = LABELS) -> Iterator[Claims]:
     """Make the folder and join those who do the same job in it; take it back after a failure, unless labels are there to go on from.
 
     Shards of another job are removed before the first of their rasters is overwritten: what a shard says of rasters must not outlive them.
@@ -51,7 +61,7 @@ def begun(out: Path, plan: Plan) -> Iterator[Claims]:
         OutputExistsError: it is a file, or holds something else.
         TilthError: it cannot be made, or another process is at another job in it.
     """
-    refuse_foreign(out)
+    refuse_foreign(out, kind)
     note = out / SHARDS / _NOTE
     made = make_folder(note.parent)
     with Claims(note.parent / _CLAIMS) as claims:
@@ -61,7 +71,7 @@ def begun(out: Path, plan: Plan) -> Iterator[Claims]:
                 for path in note.parent.glob("*.arrow"):
                     if read_stamp(path) != wanted.get(path.name):
                         path.unlink(missing_ok=True)
-                write_json(note, {"identity": plan.identity})
+                write_json(note, {"identity": plan.identity, "kind": kind})
             claims.join()
             if identity_of(out) == plan.identity:
                 break
@@ -82,10 +92,17 @@ def begun(out: Path, plan: Plan) -> Iterator[Claims]:
 
 def identity_of(out: Path) -> str | None:
     """Read which job was begun in a folder; None if there is none."""
+    found = _note_in(out).get("identity")
+    return None if found is None else str(found)
+
+
+def _note_in(out: Path) -> dict[str, Any]:
+    """Read what is said of the job of a folder; nothing if there is none."""
     try:
-        return str(json.loads((out / SHARDS / _NOTE).read_text(encoding="utf-8"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads((out / SHARDS / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def clear(out: Path, rasters: Collection[str]) -> None:

@@ -59,18 +59,16 @@ def join(plan: Plan, whole: pa.Table, out: Path, scheme: ClassScheme, model: Map
         model: which model, and how it was run.
         ignore_below: as labels were made.
     """
-    back = np.empty(len(plan), np.int64)
-    back[plan.order] = np.arange(len(plan))
-    found = whole.take(pa.array(back))
+    found = in_catalog_order(plan, whole)
     kept = pc.is_null(found["problem"])
-    pixels = _pixels(found)
+    pixels = per_class(found, "pixels")
     record = _record(plan, found, pixels, scheme, model, ignore_below)
     table = without_labels(plan.catalog).table.filter(kept)
     found, pixels = found.filter(kept), pixels[np.asarray(kept)]
     root = uris.absolute_uri(out)
     count = len(table)
     columns: dict[str, Any] = {
-        "label": _below(root, found["mask"]),
+        "label": below(root, found["mask"]),
         "label_kind": pa.repeat(pa.scalar("pseudo"), count),
         "scheme": pa.repeat(pa.scalar(scheme.name), count),
         "mean_confidence": found["confidence"],
@@ -79,7 +77,7 @@ def join(plan: Plan, whole: pa.Table, out: Path, scheme: ClassScheme, model: Map
         "class_shares": _shares(pixels),
     }
     if pc.any(pc.is_valid(found["sure"])).as_py():
-        columns |= {schema.CONFIDENCE_COLUMN: _below(root, found["sure"]), WINDOW_COLUMN: table["window"]}
+        columns |= {schema.CONFIDENCE_COLUMN: below(root, found["sure"]), WINDOW_COLUMN: table["window"]}
     catalog = Catalog(table, plan.catalog.sensors, {scheme.name: scheme}).with_columns(**columns)
     catalog.save(out / CATALOG_FILE)
     write_json(out / RECORD_FILE, record)
@@ -89,9 +87,8 @@ def join(plan: Plan, whole: pa.Table, out: Path, scheme: ClassScheme, model: Map
 def _record(
     plan: Plan, found: pa.Table, pixels: NDArray[np.int64], scheme: ClassScheme, model: Mapping[str, Any], ignore_below: float
 ) -> dict[str, Any]:
-    bad = np.flatnonzero(np.asarray(pc.is_valid(found["problem"])))
-    ids = plan.catalog.table["tile_id"].take(pa.array(bad)).to_pylist()
-    problems = found["problem"].take(pa.array(bad)).to_pylist()
+    problems = problems_of(plan, found)
+    bad = [row for row, _ in problems]
     totals = pixels.sum(axis=0)
     labelled = int(totals.sum())
     sides = window_array(plan.catalog.table)[:, 2:].astype(np.int64)
@@ -99,26 +96,41 @@ def _record(
     return {
         "schema_version": RECORD_VERSION,
         "tiles": len(plan),
-        "labelled": len(plan) - len(bad),
+        "labelled": len(plan) - len(problems),
         "model": dict(model),
         "scheme": scheme.name,
         "ignore_below": ignore_below,
         "ignored_share": 1 - labelled / everything if everything else None,
-        "mean_confidence": _mean(found["confidence"]),
-        "mean_entropy": _mean(found["entropy"]),
+        "mean_confidence": mean_of(found["confidence"]),
+        "mean_entropy": mean_of(found["entropy"]),
         "confidence": {"unit": "percent", "full": FULL, "unknown": UNKNOWN},
         "ignored": IGNORE_INDEX,
         "classes": [
             {"name": name, "pixels": int(count), "share": int(count) / labelled if labelled else None}
             for name, count in zip(scheme.names, totals.tolist(), strict=True)
         ],
-        "without_label": [{"tile_id": name, "problem": problem} for name, problem in zip(ids, problems, strict=True)],
+        "without_label": [problem for _, problem in problems],
     }
 
 
-def _pixels(table: pa.Table) -> NDArray[np.int64]:
-    """Labelled pixels of each class, int64 (N, K)."""
-    column = table["pixels"]
+def problems_of(plan: Plan, found: pa.Table) -> list[tuple[int, dict[str, str]]]:
+    """List the tiles that came to nothing: row, and id with the reason; ``found`` is in the order of the catalog."""
+    bad = np.flatnonzero(np.asarray(pc.is_valid(found["problem"])))
+    ids = plan.catalog.table["tile_id"].take(pa.array(bad)).to_pylist()
+    reasons = found["problem"].take(pa.array(bad)).to_pylist()
+    return [(row, {"tile_id": name, "problem": reason}) for row, name, reason in zip(bad.tolist(), ids, reasons, strict=True)]
+
+
+def in_catalog_order(plan: Plan, whole: pa.Table) -> pa.Table:
+    """Bring what shards say, in the order of the work, into the order of the catalog."""
+    back = np.empty(len(plan), np.int64)
+    back[plan.order] = np.arange(len(plan))
+    return whole.take(pa.array(back))
+
+
+def per_class(table: pa.Table, name: str) -> NDArray[np.int64]:
+    """Get a column of numbers by class: int64 (N, K)."""
+    column = table[name]
     flat: NDArray[np.int64] = pc.list_flatten(column).to_numpy()
     return flat.reshape(len(column), column.type.list_size)
 
@@ -131,10 +143,12 @@ def _shares(pixels: NDArray[np.int64]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(starts), pa.array(shares.astype(np.float32).reshape(-1)), mask=pa.array(totals == 0))
 
 
-def _below(root: str, names: pa.ChunkedArray) -> pa.ChunkedArray:
+def below(root: str, names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make URIs of names of files in a folder."""
     return pc.binary_join_element_wise(root, names, "/")
 
 
-def _mean(column: pa.ChunkedArray) -> float | None:
+def mean_of(column: pa.ChunkedArray) -> float | None:
+    """Average what is not null; None where everything is."""
     found = pc.mean(column.cast(pa.float64())).as_py()
     return None if found is None else float(found)

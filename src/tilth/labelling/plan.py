@@ -55,7 +55,7 @@ class Plan:
         return hashlib.sha256(json.dumps([shard.stamp for shard in self.shards]).encode()).hexdigest()
 
 
-def plan_labels(catalog: Catalog, identity: str, shard_tiles: int) -> Plan:
+def plan_labels(catalog: Catalog, identity: str, shard_tiles: int, *, given: bool = False) -> Plan:
     """Divide a pool among shards.
 
     A label raster is called as its image; of several images of one name the second gets ``-2`` behind it, and so on in their order.
@@ -65,6 +65,7 @@ def plan_labels(catalog: Catalog, identity: str, shard_tiles: int) -> Plan:
         catalog: N tiles.
         identity: what labels depend on besides the tiles: model and settings.
         shard_tiles: tiles of a shard, more where one image has more.
+        given: what is made also depends on the labels that the tiles have.
     """
     table, windows = catalog.table, window_array(catalog.table)
     encoded = pc.dictionary_encode(table["image"]).combine_chunks()
@@ -87,6 +88,8 @@ def plan_labels(catalog: Catalog, identity: str, shard_tiles: int) -> Plan:
         entries: list[Any] = [[image_facts(places[number]), names[number]] for number in range(head, image)]
         entries.append(ids.take(pa.array(order[start:stop])).to_pylist())
         entries += [windows[order[start:stop]].tolist(), images[start:stop].tolist()]
+        if given:
+            entries.append([uri and image_facts(uri) for uri in table["label"].take(pa.array(order[start:stop])).to_pylist()])
         shards.append(ShardPlan(f"shard-{len(shards):05d}.arrow", start, stop, shard_stamp(identity, entries)))
     return Plan(catalog, order, images, stems, tuple(shards))
 

@@ -26,6 +26,7 @@ MASKS = "masks"
 CONFIDENCE = "confidence"
 
 _UNIT = "percent, highest class probability"
+_TRUST_UNIT = "percent, confidence that the given label is right"
 _BLOCK = 512
 """Rows that are written at once, or a multiple of them: blocks of a GeoTIFF are then written once."""
 
@@ -38,20 +39,28 @@ class LabelFiles:
     """Files of one image: names below the folder, with forward slashes, and sizes in bytes.
 
     Attributes:
-        mask: class ids.
-        mask_bytes: size.
+        mask: class ids; None if they are given.
+        mask_bytes: size; 0 if they are given.
         sure: percents; None if not asked for.
         sure_bytes: size; 0 if not asked for.
     """
 
-    mask: str
+    mask: str | None
     mask_bytes: int
     sure: str | None = None
     sure_bytes: int = 0
 
 
 def write_labels(
-    folder: Path, stem: str, info: RasterInfo, placed: Iterable[Placed], *, scheme: ClassScheme, stamp: str, confidence: bool
+    folder: Path,
+    stem: str,
+    info: RasterInfo,
+    placed: Iterable[Placed],
+    *,
+    scheme: ClassScheme,
+    stamp: str,
+    confidence: bool,
+    given: bool = False,
 ) -> LabelFiles:
     """Write the label of an image, and its confidence if asked for.
 
@@ -65,20 +74,24 @@ def write_labels(
         scheme: the classes, whose colours the raster carries.
         stamp: what the files are made from.
         confidence: whether to write it.
+        given: the labels are somebody's own, and only how sure one may be of them is written.
 
     Raises:
         UsageError: a file that was not made by tilth is in the way.
         TilthError: the place cannot be written to.
     """
     suffix = ".png" if info.transform is None else ".tif"
-    mask, sure = f"{MASKS}/{stem}{suffix}", f"{CONFIDENCE}/{stem}{suffix}" if confidence else None
+    mask = None if given else f"{MASKS}/{stem}{suffix}"
+    sure = f"{CONFIDENCE}/{stem}{suffix}" if confidence or given else None
+    unit = _TRUST_UNIT if given else _UNIT
     build = _png if info.transform is None else _geotiff
     with ExitStack() as stack:
         # The mask takes its place last.
-        ids = stack.enter_context(build(folder / mask, info, stamp, scheme))
-        percents = None if sure is None else stack.enter_context(build(folder / sure, info, stamp, None))
+        ids = None if mask is None else stack.enter_context(build(folder / mask, info, stamp, scheme))
+        percents = None if sure is None else stack.enter_context(build(folder / sure, info, stamp, unit))
         for row, classes, confident in lay_out(placed, info.width, info.height):
-            ids(classes, row)
+            if ids is not None:
+                ids(classes, row)
             if percents is not None:
                 percents(confident, row)
     sizes = [0 if name is None else (folder / name).stat().st_size for name in (mask, sure)]
@@ -132,8 +145,8 @@ def _split(layers: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8], ND
 
 
 @contextmanager
-def _png(target: Path, info: RasterInfo, stamp: str, scheme: ClassScheme | None) -> Iterator[_Write]:
-    """Build a PNG: ids with a palette of colours, or percents in grey. It is held whole, as the image was when it was read."""
+def _png(target: Path, info: RasterInfo, stamp: str, meaning: ClassScheme | str) -> Iterator[_Write]:
+    """Build a PNG: ids with a palette of colours, or in grey what has a unit. It is held whole, as the image was when it was read."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -146,23 +159,23 @@ def _png(target: Path, info: RasterInfo, stamp: str, scheme: ClassScheme | None)
     yield write
     picture, text = Image.fromarray(whole), PngInfo()
     text.add_text(STAMP, stamp)
-    if scheme is None:
-        text.add_text("UNIT", _UNIT)
+    if isinstance(meaning, str):
+        text.add_text("UNIT", meaning)
     else:
-        picture.putpalette(bytes(value for colour in _palette(scheme) for value in colour))
+        picture.putpalette(bytes(value for colour in _palette(meaning) for value in colour))
     with atomic_path(target) as temporary:
         picture.save(temporary, format="PNG", pnginfo=text)
 
 
 @contextmanager
-def _geotiff(target: Path, info: RasterInfo, stamp: str, scheme: ClassScheme | None) -> Iterator[_Write]:
+def _geotiff(target: Path, info: RasterInfo, stamp: str, meaning: ClassScheme | str) -> Iterator[_Write]:
     """Build a GeoTIFF on the grid of the image. Class names are tags, for a sidecar would double the number of files."""
     from tilth.imagery.geotiff import Legend, class_tags, raster_file
 
     stamp_in(target)
-    colours = () if scheme is None else scheme.colours
-    meaning = {"UNIT": _UNIT} if scheme is None else class_tags(scheme.names)
-    legend = Legend(colours=colours, tags={**meaning, STAMP: stamp}, nodata=IGNORE_INDEX)
+    colours = () if isinstance(meaning, str) else meaning.colours
+    tags = {"UNIT": meaning} if isinstance(meaning, str) else class_tags(meaning.names)
+    legend = Legend(colours=colours, tags={**tags, STAMP: stamp}, nodata=IGNORE_INDEX)
     grid: dict[str, Any] = {"width": info.width, "height": info.height, "crs": info.crs, "transform": info.transform}
     with raster_file(target, count=1, dtype="uint8", legend=legend, **grid) as write:
         yield lambda rows, first: write(rows, 0, first)

@@ -47,11 +47,13 @@ class Settings:
         scheme: classes of the model.
         confidence: whether to write confidence, too.
         writers: threads that write.
+        given: labels are given; only how sure one may be of them is written, and its sum for each class kept (column ``percents``).
     """
 
     scheme: ClassScheme
     confidence: bool = False
     writers: int = 2
+    given: bool = False
 
 
 def finished(folder: Path, plan: ShardPlan) -> pa.Table | None:
@@ -87,7 +89,9 @@ def make_shard(folder: Path, plan: Plan, number: int, labeller: Labeller, settin
     shard = plan.shards[number]
     tiles = list(plan.catalog.take(plan.order[shard.start : shard.stop]).tiles())
     rows: list[_Row] = []
-    write = functools.partial(write_labels, folder, scheme=settings.scheme, stamp=shard.stamp, confidence=settings.confidence)
+    write = functools.partial(
+        write_labels, folder, scheme=settings.scheme, stamp=shard.stamp, confidence=settings.confidence, given=settings.given
+    )
 
     # Closed whatever happens: the model would stay in evaluation mode, and gradients off, for as long as somebody holds the error.
     with closing(labeller(tiles)) as found, ThreadPoolExecutor(settings.writers, thread_name_prefix="label-write") as pool:
@@ -124,7 +128,7 @@ def make_shard(folder: Path, plan: Plan, number: int, labeller: Labeller, settin
                 _note(rows, place, future.result())
         finally:
             pool.shutdown(cancel_futures=True)
-    write_table(folder / SHARDS / shard.name, shard.stamp, _table(rows, labeller.classes))
+    write_table(folder / SHARDS / shard.name, shard.stamp, _table(rows, labeller.classes, settings.given))
     return sum(row.problem is not None for row in rows)
 
 
@@ -134,6 +138,7 @@ class _Row:
 
     problem: str | None = None
     pixels: NDArray[np.int64] | None = None
+    sums: NDArray[np.int64] | None = None
     confidence: float | None = None
     entropy: float | None = None
     ignored: float | None = None
@@ -143,7 +148,7 @@ class _Row:
     def of(cls, found: TileLabel | str) -> _Row:
         if isinstance(found, str):
             return cls(found)
-        return cls(None, found.pixels, found.confidence, found.entropy, found.ignored)
+        return cls(None, found.pixels, found.sums, found.confidence, found.entropy, found.ignored)
 
 
 def _note(rows: list[_Row], place: slice, files: LabelFiles) -> None:
@@ -152,16 +157,23 @@ def _note(rows: list[_Row], place: slice, files: LabelFiles) -> None:
         row.files = files if row.problem is None else None
 
 
-def _table(rows: list[_Row], classes: int) -> pa.Table:
-    counts = np.stack([np.zeros(classes, np.int64) if row.pixels is None else row.pixels for row in rows])
+def _table(rows: list[_Row], classes: int, given: bool) -> pa.Table:
     columns: dict[str, Any] = {name: pa.array([getattr(row, name) for row in rows], pa.float32()) for name in NUMBERS}
     columns["problem"] = pa.array([row.problem for row in rows], pa.string())
-    columns["pixels"] = pa.FixedSizeListArray.from_arrays(pa.array(counts.reshape(-1)), classes)
+    columns["pixels"] = _lists([row.pixels for row in rows], classes)
+    if given:
+        columns["percents"] = _lists([row.sums for row in rows], classes)
     for name in FILES:
         columns[name] = pa.array([None if row.files is None else getattr(row.files, name) for row in rows], pa.string())
         sizes = [0 if row.files is None else getattr(row.files, f"{name}_bytes") for row in rows]
         columns[f"{name}_file_bytes"] = pa.array(sizes, pa.int64())
     return pa.table(columns)
+
+
+def _lists(values: list[NDArray[np.int64] | None], classes: int) -> pa.Array:
+    """One number for each class and tile; 0 where there is nothing."""
+    filled = np.stack([np.zeros(classes, np.int64) if value is None else value for value in values])
+    return pa.FixedSizeListArray.from_arrays(pa.array(filled.reshape(-1)), classes)
 
 
 def _header(uri: str) -> RasterInfo | str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,7 @@ class TileLabel:
         pixels: int64 (K,), labelled pixels of each class.
         confidence: mean of the highest probability over pixels with data, 0 to 1; None without such a pixel.
         entropy: mean entropy of the K probabilities over pixels with data, natural logarithm; None without such a pixel.
+        sums: int64 (K,), sum of the percents of each class; None where nobody asks.
     """
 
     classes: NDArray[np.uint8]
@@ -43,6 +43,7 @@ class TileLabel:
     pixels: NDArray[np.int64]
     confidence: float | None
     entropy: float | None
+    sums: NDArray[np.int64] | None = None
 
     @property
     def ignored(self) -> float:
@@ -101,12 +102,11 @@ class Labeller:
 
     def __call__(self, tiles: Sequence[Tile]) -> Generator[TileLabel | str, None, None]:
         """Label tiles, in their order; a text says why a tile has no label. Until it is closed the model is in evaluation mode."""
-        read: Callable[[Tile], Pixels | str] = functools.partial(tile_pixels, sensor=self._segmenter.sensor)
         batch: list[Pixels] = []
         # Once around all tiles: moving a model and switching its mode can take longer than a tile.
         with evaluating(self._segmenter, torch.device(self._running.device)):
-            for item in read_ahead(tiles, read, self._readers):
-                seen = not isinstance(item, str) and bool(item.valid.any())
+            for item in read_ahead(tiles, self._read, self._readers):
+                seen = not isinstance(item, str) and self._asked(item)
                 if batch and (not seen or not _alike(item, batch[0]) or len(batch) == self._together(batch[0])):
                     yield from self._label(batch)
                     batch = []
@@ -118,6 +118,14 @@ class Labeller:
                     batch.append(item)
             if batch:
                 yield from self._label(batch)
+
+    def _read(self, tile: Tile) -> Pixels | str:
+        """Read what is known of a tile; a text says why it cannot be."""
+        return tile_pixels(tile, self._segmenter.sensor)
+
+    def _asked(self, pixels: Pixels) -> bool:
+        """Say whether there is anything to ask the model."""
+        return bool(pixels.valid.any())
 
     def _together(self, pixels: Pixels) -> int:
         height, width = pixels.valid.shape

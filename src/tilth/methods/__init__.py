@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 
-_SHARED_PARTS = frozenset({"base", "losses"})
+_SHARED_PARTS = frozenset({"base", "counting", "losses"})
 
 
 def method_names() -> tuple[str, ...]:

@@ -30,11 +30,16 @@ class Stream:
         source: ``labelled`` or ``unlabelled``: which catalog the tiles come from.
         differs_from: name of another stream; in every slot this one then shows another tile than that stream does.
         confidence: whether its batches also hold how sure the makers of the labels were.
+        seasons: whether it walks over places instead of tiles. Of a place with several seasons (rows of equal ``location_id`` and window)
+            each slot shows one, drawn anew, and its batches also hold the labels of all.
+        reference: whether its batches also hold clean labels to compare with, where the catalog has a column ``reference``.
     """
 
     source: str
     differs_from: str | None = None
     confidence: bool = False
+    seasons: bool = False
+    reference: bool = False
 
 
 @dataclass

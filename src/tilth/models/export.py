@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from tilth.augment.normalise import fill_value
+from tilth.augment.normalise import check_linear, fill_value
 from tilth.errors import ConfigError, RunError, TilthError, needs_extra
 from tilth.imagery.files import folder_lock, make_folder, move_into_place, reason_of, remove_empty
 from tilth.models.network import set_checkpointing
@@ -39,7 +39,6 @@ _LONGEST = 100
 """Characters of a file's name that the folder it is made in is called after."""
 _INLINE_BYTES = 1_500_000_000
 """Weights larger than this lie in a file beside: one ONNX file holds 2 GB at most."""
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -97,6 +96,7 @@ def export_model(
 
     Raises:
         MissingExtraError: a library for ONNX is not installed.
+        ConfigError: normalisation is wanted of a sensor that cuts values.
         RunError: the network cannot be written as such a graph, the graph computes something else, or the model's logits are not finite.
         TilthError: the file cannot be written.
     """
@@ -104,6 +104,8 @@ def export_model(
         with needs_extra("export", "export to ONNX"):
             import onnx  # noqa: F401 - torch needs both, and says so late and at length
             import onnxscript  # noqa: F401 - as above
+    if normalisation:
+        check_linear(model.sensor)
     graph = _Graph(model, normalisation).eval()
     with contextlib.suppress(ConfigError):  # raised where nothing can be computed twice, so nothing is
         set_checkpointing(graph, on=False)
@@ -279,7 +281,7 @@ def _note(model: Segmenter, normalisation: bool, size: tuple[int, int], batch: i
     shape = ["B" if batch is None else batch, len(model.sensor), *size]
     tree: dict[str, Any] = {
         "input": {"dtype": model.sensor.dtype if normalisation else "float32", "shape": shape},
-        "values": "as stored" if normalisation else "(stored * scale + offset - mean) / std, for each band",
+        "values": "as stored" if normalisation else "(stored * scale + offset, cut as the band says, - mean) / std, for each band",
         "sensor": model.sensor.model_dump(mode="json"),
         "scheme": model.scheme.model_dump(mode="json"),
     }

@@ -62,6 +62,7 @@ class ReportInput:
         gallery_tiles: how many tiles to show of each evaluation.
         galleries: for how many evaluations to embed pictures; the tables of the others are shown without.
         viewer_pixels: longest side of the pictures of a map; larger maps are thinned, and the page says so.
+        selection_tiles: tiles to show of each of two trainings by CromSS, as their models see them; 0 for none.
     """
 
     title: str = "tilth report"
@@ -76,6 +77,7 @@ class ReportInput:
     gallery_tiles: int = 6
     galleries: int = 2
     viewer_pixels: int = VIEWER_PIXELS
+    selection_tiles: int = 3
 
     @property
     def empty(self) -> bool:

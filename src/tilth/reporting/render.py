@@ -25,6 +25,7 @@ from tilth.reporting.maps import read_map
 from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
 from tilth.reporting.scores import comparison_section, evaluation_section
 from tilth.reporting.sections import area_section, map_section, reproduce_section
+from tilth.reporting.selection import selection_charts, selection_section
 from tilth.reporting.story import headline, key_numbers, nice, score_interval, score_text, steps_done
 from tilth.reporting.viewer import confidence_payload, ramp_css
 
@@ -34,6 +35,7 @@ _TITLES = {
     "data": "Data",
     "comparison": "Comparison",
     "curves": "Training curves",
+    "selection": "Selection among noisy labels",
     "evaluation": "Evaluation",
     "map": "Map",
     "areas": "Areas on the ground",
@@ -115,7 +117,8 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
     steps = steps_done(catalog, groups, evaluations, comparisons, views, assessments)
     rows = settings(groups)
     warnings = [(run.name, step, message) for run in runs for step, message in run.warnings]
-    drawn = charts(groups, classes_of(catalog, evaluations)[0])
+    classes = classes_of(catalog, evaluations)[0]
+    drawn = charts(groups, classes) + selection_charts(groups, classes)
     frame = ",".join(map(str, (figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.TOP, figures.BOTTOM)))
     data = data_section(catalog, evaluations, groups)
     return {
@@ -124,6 +127,7 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
         "data": {"data": data} if data else None,
         "comparison": comparison_section(comparisons, groups),
         "curves": {"charts": drawn, "frame": frame, "warnings": warnings} if drawn or warnings else None,
+        "selection": selection_section(groups, inputs.selection_tiles),
         "evaluation": evaluation_section(evaluations, inputs.galleries, inputs.gallery_tiles),
         "map": map_section(views),
         "areas": area_section(assessments),

@@ -170,6 +170,8 @@ _CLASS_CHARTS = (
     ),
     (("accepted_class",), "Make-up of the accepted pseudo-labels", "One class that takes over from all others is a sign of collapse."),
 )
+# Scalars that are called alike and mean something else: method, scalar; see reporting.selection.
+_ELSEWHERE = {("cromss", "agreement")}
 _KNOWN = {name for name, *_ in _CHARTS} | {"tiles_per_s", "memory_gb"}
 
 
@@ -187,7 +189,7 @@ def charts(groups: Sequence[Configuration], classes: Sequence[tuple[str, Rgb]]) 
         for name in names
         if name not in _KNOWN and name.startswith("loss")
     ]
-    made += [_class_chart(group, len(groups), classes, *kind) for group in groups for kind in _CLASS_CHARTS]
+    made += [class_chart(group, len(groups), classes, *kind) for group in groups for kind in _CLASS_CHARTS]
     return [chart for chart in made if chart is not None]
 
 
@@ -197,6 +199,8 @@ def _chart(
     lines: list[Series] = []
     averaged = 1
     for group in groups:
+        if (group.method, name) in _ELSEWHERE:
+            continue
         colour = f"var(--line-{group.number % LINE_COLOURS + 1})"
         known = [(run, curve) for run in group.runs if (curve := run.curve(name, *kinds)) is not None]
         together = spread_curve([curve for _, curve in known]) if len(known) > 1 else None
@@ -215,9 +219,19 @@ def _chart(
     return Chart(f"{kinds[0]}-{name}", title, " ".join(part for part in (text, note) if part), form, tuple(lines), zero)
 
 
-def _class_chart(
+def class_chart(
     group: Configuration, among: int, classes: Sequence[tuple[str, Rgb]], scalars: Sequence[str], title: str, text: str
 ) -> Chart | None:
+    """Make a chart of one line for each class.
+
+    Args:
+        group: the configuration; its runs are averaged.
+        among: configurations of the report.
+        classes: name and colour in id order, for runs that do not tell theirs.
+        scalars: names under which it may be logged; a class's id or name follows after a slash.
+        title: of the chart.
+        text: what to look for.
+    """
     known = list(group.runs[0].classes or classes)
     order = {name: place for place, (name, _) in enumerate(known)} | {str(place): place for place in range(len(known))}
     prefixes = tuple(f"{scalar}/" for scalar in scalars)

@@ -12,15 +12,60 @@ from tilth.config import Config
 class ScheduleConfig(Config):
     """How the learning rate goes from its base value over the run."""
 
-    kind: Literal["cosine", "poly", "step", "plateau", "constant"] = pydantic.Field("cosine", description="shape of the decay")
+    kind: Literal["cosine", "poly", "exp", "step", "plateau", "constant"] = pydantic.Field("cosine", description="shape of the decay")
     warmup_steps: int = pydantic.Field(0, ge=0, description="steps of linear rise from 0 to the base rate; S5 uses none")
-    final_share: float = pydantic.Field(0.0, ge=0, le=1, description="share of the base rate left at the end (cosine, poly)")
+    final_share: float = pydantic.Field(0.0, ge=0, le=1, description="share of the base rate left at the end (cosine, poly, exp)")
+    decay_share: float = pydantic.Field(
+        1.0, gt=0, le=1, description="share of the run in which cosine, poly and exp get there; the rest stays there (CromSS: 0.8)"
+    )
+    hold_steps: int = pydantic.Field(
+        1, ge=1, description="steps that share one rate; those of a pass through the tiles, where the rate changes once a pass (CromSS)"
+    )
     power: float = pydantic.Field(0.9, gt=0, description="exponent of poly")
     milestones: tuple[float, ...] = pydantic.Field(
         (0.6, 0.9), description="shares of the run after which step multiplies the rate by factor"
     )
     factor: float = pydantic.Field(0.1, gt=0, lt=1, description="multiplier of step and plateau")
-    patience: int = pydantic.Field(5, ge=1, description="validations without a better score before plateau multiplies the rate")
+    patience: int = pydantic.Field(
+        5, ge=1, description="the validation in a row without a better score at which plateau multiplies the rate; torch's patience + 1"
+    )
+    threshold: float = pydantic.Field(
+        0.0, ge=0, lt=1, description="share of itself by which a score must pass the best to be better, for plateau (CromSS: 1e-4)"
+    )
+    watch: Literal["score", "loss"] = pydantic.Field(
+        "score", description="what plateau listens to: the score that the best weights are kept by, or the validation loss (CromSS)"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "exp" and self.final_share == 0:
+            raise ValueError("schedule.kind=exp falls by the same factor in every step and never reaches 0; give schedule.final_share")
+        return self
+
+
+class TransferConfig(Config):
+    """How the parts of a network learn whose encoder was trained before."""
+
+    frozen: Literal["never", "always", "first"] = pydantic.Field(
+        "never", description="when the encoder does not learn; first: in the first frozen_steps"
+    )
+    frozen_steps: int | None = pydantic.Field(None, ge=1, description="steps at the beginning in which it does not, with frozen=first")
+    frozen_bn: Literal["fixed", "track"] = pydantic.Field(
+        "fixed",
+        description="a frozen encoder is left as it is, or, as in CromSS's program, stays in training mode: batch norms follow the tiles",
+    )
+    rates: Literal["same", "ascending", "descending"] = pydantic.Field(
+        "same",
+        description="learning rates: one for all, or other ones from block to block of a U-Net's decoder, up or down to its head; the "
+        "encoder then gets the smallest",
+    )
+    rate_factor: float = pydantic.Field(0.8, gt=0, lt=1, description="from one block to the next (CromSS: 0.8)")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.frozen == "first") != (self.frozen_steps is not None):
+            raise ValueError("transfer.frozen=first and transfer.frozen_steps belong together; give both, or none of them")
+        return self
 
 
 class LoopConfig(Config):
@@ -35,13 +80,19 @@ class LoopConfig(Config):
     learning_rate: float = pydantic.Field(
         1e-3, gt=0, description="base rate; S5 uses 2e-5 for ViT and 6e-5 for ResNet and Swin with published weights"
     )
-    weight_decay: float = pydantic.Field(0.01, ge=0, description="AdamW weight decay (S5: 0.01)")
-    betas: tuple[float, float] = pydantic.Field((0.9, 0.999), description="AdamW betas (S5)")
-    no_decay: Literal["standard", "official"] = pydantic.Field(
+    optimiser: Literal["adamw", "adam", "sgd"] = pydantic.Field(
+        "adamw", description="adamw (S5); adam adds the decay to the gradient (L2, CromSS), and so does sgd"
+    )
+    momentum: float = pydantic.Field(0.9, ge=0, lt=1, description="of sgd (CromSS: 0.9)")
+    weight_decay: float = pydantic.Field(0.01, ge=0, description="weight decay (S5: 0.01; CromSS: 1e-8, with sgd 1e-4)")
+    betas: tuple[float, float] = pydantic.Field((0.9, 0.999), description="betas of adamw and adam (S5, CromSS)")
+    no_decay: Literal["standard", "official", "nothing"] = pydantic.Field(
         "standard",
-        description="exempt from decay: all vectors, embeddings and position tables; 'official' matches names as the S5 program does",
+        description="exempt from decay: all vectors, embeddings and position tables; 'official' matches names as the S5 program does; "
+        "nothing: all weights decay (CromSS)",
     )
     schedule: ScheduleConfig = pydantic.Field(default_factory=ScheduleConfig, description="learning-rate schedule")
+    transfer: TransferConfig = pydantic.Field(default_factory=TransferConfig, description="what of a trained network learns, and how fast")
     clip_norm: float | None = pydantic.Field(None, gt=0, description="largest gradient norm; S5 does not clip")
     max_skipped_steps: int = pydantic.Field(
         20, ge=0, description="steps in a row with a non-finite loss or gradient that are skipped before the run stops"
@@ -87,6 +138,11 @@ class LoopConfig(Config):
             raise ValueError(
                 "fused=yes does not go with precision=16-mixed, whose gradients must be unscaled before they are looked at and clipped; "
                 "set fused=auto, or precision=bf16-mixed"
+            )
+        if self.transfer.frozen_steps is not None and self.transfer.frozen_steps >= self.steps:
+            raise ValueError(
+                f"transfer.frozen_steps ({self.transfer.frozen_steps}) must be smaller than steps ({self.steps}); for a frozen encoder: "
+                "transfer.frozen=always"
             )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be smaller than steps ({self.steps})")

@@ -30,12 +30,16 @@ from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import build_segmenter
 from tilth.sensors import Sensor
 from tilth.training.config import LoopConfig
+from tilth.training.freezing import Freezing
 
 if TYPE_CHECKING:
     from tilth.classes import ClassScheme
 
 _PASSES, _FUSED_PASSES = 20, 7
 """How often AdamW reads or writes each parameter, gradient or moment: operation by operation, and fused."""
+
+_SEASONS = 4
+"""Seasons of a place, where a stream asks for them; how many there are, the catalog knows."""
 
 _CALLS = 10
 """Operations of AdamW on each tensor, where they are not fused."""
@@ -173,6 +177,9 @@ def estimate_step(
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         method.trained.to_empty(device="cpu").train()
+        freezing = Freezing(model, loop.transfer)
+        if loop.transfer.frozen == "always":  # one that learns later needs most when it does
+            freezing.before(0)
         tiles = loop.batch_size // (loop.devices * loop.nodes * loop.accumulate)
         batches = {name: _batch(name, stream, tiles, len(sensor), size) for name, stream in method.streams.items()}
     method.autocast = _mixed(loop)
@@ -199,7 +206,7 @@ def _count(method: Method, batches: Mapping[str, Batch], fake: FakeTensorMode, l
         _pass(method, batches)
     parameters = [item for item in method.trained.parameters() if item.requires_grad]
     fused = loop.fused is True
-    moments = sum(2 * item.numel() * item.element_size() for item in parameters)
+    moments = (1 if loop.optimiser == "sgd" else 2) * sum(item.numel() * item.element_size() for item in parameters)
     updating = 0 if fused else 2 * max(item.numel() * item.element_size() for item in parameters)
     gradients = sum(item.grad.numel() * item.grad.element_size() for item in parameters if item.grad is not None)
     average = weights if loop.average_decay else 0
@@ -239,6 +246,10 @@ def _batch(name: str, stream: Stream, tiles: int, bands: int, size: int) -> Batc
     )
     if stream.confidence:
         batch["confidence"] = torch.empty(tiles, size, size)
+    if stream.seasons:
+        batch["seasons"] = torch.empty(tiles, _SEASONS, size, size, dtype=torch.int64)
+    if stream.reference:
+        batch["reference"] = torch.empty(tiles, size, size, dtype=torch.int64)
     return batch
 
 

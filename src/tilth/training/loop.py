@@ -25,6 +25,7 @@ from tilth.training.average import Average
 from tilth.training.checkpoint import load_checkpoint, save_checkpoint
 from tilth.training.config import LoopConfig
 from tilth.training.distributed import gather_over_ranks, mean_over_ranks, synchronise_batch_norm
+from tilth.training.freezing import Freezing
 from tilth.training.interrupt import StopRequest
 from tilth.training.log import MetricLog
 from tilth.training.memory import kept_memory
@@ -84,6 +85,7 @@ class Trainer:
         if fabric.world_size > 1:
             synchronise_batch_norm(self.trained, fabric.device)
         self.rate = LearningRate(config)
+        self.freezing = Freezing(self.model, config.transfer, alone=fabric.world_size == 1)
         self.average = Average(self.model, config.average_decay) if config.average_decay else None
         trained = cast("nn.Module", torch.compile(self.trained)) if config.compile else self.trained
         self.student, self.optimiser = fabric.setup(trained, build_optimiser(self.trained, config, self.model))
@@ -191,8 +193,9 @@ class Trainer:
         torch.manual_seed(seeds.derive(config.seed, "step", self.step, self.fabric.global_rank))
         rate = self.rate.at(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         self.trained.train()
+        self.freezing.before(self.step)
         before = [buffer.clone() for buffer in self.trained.buffers()]
         found = []
         for place, raw in enumerate(micro_batches):
@@ -207,6 +210,7 @@ class Trainer:
                 if statistics is not None:
                     self._put_back(statistics)
             found.append(losses)
+        self.freezing.after(self.step)
         self._update(found, before)
         return found
 
@@ -288,13 +292,13 @@ class Trainer:
             return
         scores: Mapping[str, float] = self.validate(self.exported) if self.fabric.is_global_zero else {}
         kind = self.method.score
-        score = float(self.fabric.broadcast(scores.get(kind.name, math.nan)))
+        score, loss = map(float, self.fabric.broadcast([scores.get(name, math.nan) for name in (kind.name, "validation_loss")]))
         if self.fabric.is_global_zero:
             log.write(self.step, "val", self.seconds, scores)
             self.progress.show(self.step, scores)
         if not math.isfinite(score):
             return
-        self.rate.observe(score if kind.higher_is_better else -score)
+        self.rate.observe(-loss if self.config.schedule.watch == "loss" else score if kind.higher_is_better else -score)
         if kind.better(score, self.best_score):
             self.best_score = score
             if self.fabric.is_global_zero and self.config.export == "best":

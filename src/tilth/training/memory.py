@@ -14,6 +14,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER = -1
 _MIB = 1 << 20
 
+_LARGEST = 32
+"""Threshold in MiB that glibc itself comes to, at most, in a process that uses large pieces."""
+
 
 @contextlib.contextmanager
 def kept_memory(device: torch.device) -> Iterator[None]:
@@ -30,14 +33,15 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     if library is None:
         yield
         return
-    library.mallopt(_MMAP_THRESHOLD, 1024 * _MIB)
+    if not library.mallopt(_MMAP_THRESHOLD, 1024 * _MIB):
+        # Versions before 2.35 take no more. Without any, the next line would freeze the value at whatever it is so far.
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST * _MIB)
     library.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        # The values that glibc itself comes to in a process that uses large pieces.
-        library.mallopt(_MMAP_THRESHOLD, 32 * _MIB)
-        library.mallopt(_TRIM_THRESHOLD, 64 * _MIB)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST * _MIB)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST * _MIB)
         library.malloc_trim(0)
 
 

@@ -1,4 +1,4 @@
-"""AdamW with correct parameter groups, and learning-rate schedules."""
+"""Optimisers with correct parameter groups, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from tilth.errors import UsageError
 from tilth.models.weights.load import official_state_dict
 from tilth.training.config import LoopConfig
+from tilth.training.freezing import rate_share
 
 _OFFICIAL_NO_DECAY = ("norm", "absolute_pos_embed", "relative_position_bias_table")
 _NO_DECAY_NAMES = (
@@ -29,32 +30,47 @@ def decays(name: str, parameter: nn.Parameter, rule: str = "standard") -> bool:
         name: its name in the network; for ``official`` the one that the S5 program gives it.
         parameter: the parameter.
         rule: ``standard`` exempts all one-dimensional parameters, embeddings, tokens and tables of positions;
-            ``official`` exempts what the S5 program's substrings happen to match.
+            ``official`` exempts what the S5 program's substrings happen to match; ``nothing`` exempts none.
     """
+    if rule == "nothing":
+        return True
     if rule == "official":
         return not any(part in name for part in _OFFICIAL_NO_DECAY)
     return parameter.ndim > 1 and not any(part in name for part in _NO_DECAY_NAMES)
 
 
-def build_optimiser(model: nn.Module, config: LoopConfig, published: nn.Module | None = None) -> AdamW:
-    """Build AdamW with two groups, with and without weight decay, in the order of the network's parameters.
+def build_optimiser(model: nn.Module, config: LoopConfig, published: nn.Module | None = None) -> Optimizer:
+    """Build an optimiser with one group of parameters for each learning rate and decay, in the order of the network's parameters.
+
+    Each group says in ``rate_share`` which share of the rate of a step is its own.
 
     Args:
-        model: all that is trained.
-        config: rate, decay and which parameters it spares.
+        model: all that is trained; what needs no gradient now is left out.
+        config: optimiser, rates, decay and which parameters it spares.
         published: the part of ``model`` that may have published names; the whole by default.
+
+    Raises:
+        ConfigError: rates that differ from block to block, for a decoder without blocks.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     theirs = _published_names(model, published or model) if config.no_decay == "official" else {}
-    decayed = [decays(theirs.get(name, name), parameter, config.no_decay) for name, parameter in named]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for (_, parameter), kept in zip(named, decayed, strict=True) if kept == wanted], "weight_decay": rate}
-        for wanted, rate in ((True, config.weight_decay), (False, 0.0))
+    share_of = rate_share(model, config.transfer)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        kind = share_of(name), decays(theirs.get(name, name), parameter, config.no_decay)
+        groups.setdefault(kind, []).append(parameter)
+    # Fastest first, and what decays before what does not.
+    described: list[dict[str, Any]] = [
+        {"params": groups[share, decayed], "weight_decay": config.weight_decay if decayed else 0.0, "rate_share": share}
+        for share, decayed in sorted(groups, reverse=True)
     ]
     # The fused step unscales gradients by itself, so Fabric could not clip them under a gradient scaler.
     by_itself = bool(named) and named[0][1].device.type in ("cuda", "cpu") and config.precision != "16-mixed"
     fused = by_itself if config.fused == "auto" else config.fused
-    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
+    if config.optimiser == "sgd":
+        return SGD(described, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    adam = AdamW if config.optimiser == "adamw" else Adam
+    return adam(described, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
 
 
 def same_layout(optimiser: Optimizer) -> None:
@@ -102,23 +118,31 @@ class LearningRate:
         schedule = self.schedule
         if step < schedule.warmup_steps:
             return self.base * (step + 1) / schedule.warmup_steps
-        done = min(1.0, (step - schedule.warmup_steps) / (self.steps - schedule.warmup_steps))
+        since = step - schedule.warmup_steps
+        since -= since % schedule.hold_steps
+        done = min(1.0, since / (self.steps - schedule.warmup_steps))
         match schedule.kind:
-            case "cosine":
-                share = (1 + math.cos(math.pi * done)) / 2
-            case "poly":
-                share = (1 - done) ** schedule.power
             case "step":
                 return self.base * schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
             case "plateau":
                 return self.base * schedule.factor**self._reductions
             case "constant":
                 return self.base
+        done = min(1.0, done / schedule.decay_share)
+        share: float
+        match schedule.kind:
+            case "exp":
+                share = schedule.final_share**done
+                return self.base * share
+            case "poly":
+                share = (1 - done) ** schedule.power
+            case _:
+                share = (1 + math.cos(math.pi * done)) / 2
         return self.base * (schedule.final_share + (1 - schedule.final_share) * share)
 
     def observe(self, score: float) -> None:
         """Tell a validation score, higher is better."""
-        if score > self._best:
+        if score > self._best + self.schedule.threshold * abs(self._best if math.isfinite(self._best) else 0.0):
             self._best, self._waited = score, 0
             return
         self._waited += 1

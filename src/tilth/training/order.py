@@ -28,7 +28,7 @@ class Order:
     Attributes:
         seed: seed of the run.
         streams: all streams of the method.
-        sizes: number of tiles of each stream.
+        sizes: number of tiles of each stream; of one that asks for seasons, number of places.
         batch_size: tiles of one step, over all ranks.
     """
 
@@ -38,7 +38,7 @@ class Order:
     batch_size: int
 
     def index(self, stream: str, step: int, slot: int) -> int:
-        """Row of the catalog in slot ``slot`` of step ``step``."""
+        """Row of the catalog, or place, in slot ``slot`` of step ``step``."""
         size = self.sizes[stream]
         epoch, place = divmod(step * self.batch_size + slot, size)
         index = int(_permutation(self.seed, stream, epoch, size)[place])
@@ -47,7 +47,11 @@ class Order:
             return (index + 1) % size
         return index
 
+    def season(self, stream: str, step: int, slot: int, count: int) -> int:
+        """Which of the ``count`` seasons of a place the slot shows, uniformly."""
+        return int(seeds.generator(self.seed, "season", stream, step, slot).integers(count)) if count > 1 else 0
+
     def tied(self, stream: str, step: int, slot: int) -> set[int]:
-        """Rows that other streams show in this slot and this stream must not."""
+        """Rows, or places, that other streams show in this slot and this stream must not."""
         others = {name for name, other in self.streams.items() if other.differs_from == stream} | {self.streams[stream].differs_from}
         return {self.index(name, step, slot) for name in others if name is not None}

@@ -93,12 +93,18 @@ def network_of(options: PretrainOptions | FinetuneOptions) -> NetworkConfig:
     """Find the network: that of the folder that the training starts from, if it is there, or that of the options."""
     from tilth.models.config import NetworkConfig
     from tilth.models.weights.importing import folder_of_ours, kind_of
+    from tilth.models.weights.layouts.cromss import PARTS
 
     folder = None if options.initial_weights is None else folder_of_ours(options.initial_weights)
     if folder is None or kind_of(folder) not in ("tilth-segmenter", "tilth-encoder"):
         return options.network
+    branch, _, part = (options.take or "").partition(":")
     tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return NetworkConfig.parse(tree["network"], source=str(folder))
+    network = NetworkConfig.parse(tree["network"], source=str(folder))
+    in_parts = branch in PARTS
+    if (part or in_parts) and "network" in options.model_fields_set:
+        return options.network
+    return network.model_copy(update={"fusion": None}) if branch and not in_parts else network
 
 
 def given_rates(speed: SpeedConfig) -> Rates | None:

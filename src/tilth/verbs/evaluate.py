@@ -14,6 +14,7 @@ from tilth.verbs.options import FLIPS_FIELD, Flips, InferenceConfig
 from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
+    from tilth.catalog.table import Catalog
     from tilth.evaluation.result import ClassScore, Evaluation
 
 
@@ -29,6 +30,10 @@ class EvaluateOptions(Config):
     boundary_share: float = pydantic.Field(0.02, ge=0, lt=1, description="boundary IoU: distance as share of a tile's diagonal; 0 = none")
     calibration_bins: int = pydantic.Field(15, ge=0, le=1000, description="calibration: bins of confidence; 0 = none")
     bootstrap: int = pydantic.Field(1000, ge=0, description="resamples of tiles behind the 95 % intervals; 0 = none")
+    published: bool = pydantic.Field(False, description="also the scores of CromSS's tables: 0/0 is 1, AA is the mean precision")
+    whole_batches: int = pydantic.Field(
+        1, ge=1, description="leave out the tiles at the end that do not fill a batch of this many, as CromSS's tables do; 1 = score all"
+    )
     flips: Flips = FLIPS_FIELD
     inference: InferenceConfig = pydantic.Field(default_factory=InferenceConfig, description="how tiles are predicted")
 
@@ -40,7 +45,7 @@ class CompareOptions(Config):
         min_length=1, description="by name, the evaluation folder of each seed, such as scores/s4p-{seed}"
     )
     out: Path = pydantic.Field(description="folder for comparison.json")
-    metric: str = pydantic.Field("mIoU", description="mIoU, mF1, OA, AA, kappa, fwIoU or bIoU")
+    metric: str = pydantic.Field("mIoU", description="mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU or bIoU")
     seeds: tuple[int, ...] = pydantic.Field((0,), min_length=1, description="seeds that stand for {seed}; the same for every group")
 
 
@@ -58,6 +63,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
     if not len(catalog):
         there = name_splits(everything.table["split"])
         raise CatalogError(f"{options.catalog}: no tile in split {', '.join(options.split)}; splits there: {there}")
+    catalog = _whole_batches(catalog, options)
     if (warning := warning_of_fresh_parts(options.model)) is not None:
         console.warn(warning)
     inference = options.inference.arguments()
@@ -73,10 +79,24 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
         boundary_share=options.boundary_share,
         calibration_bins=options.calibration_bins,
         bootstrap=options.bootstrap,
+        published=options.published,
         progress=lambda done, total: console.status(f"scoring tile {done}/{total}"),
     )
     values = found.scores.named() | ({} if found.calibration is None else {"ECE": found.calibration.expected_error})
     return Result(summary=_summary(found), outputs={"evaluation": options.out}, values=values)
+
+
+def _whole_batches(catalog: Catalog, options: EvaluateOptions) -> Catalog:
+    """Leave out what does not fill a batch; all labelled tiles without such an option."""
+    import numpy as np
+
+    labelled = catalog.labelled()
+    left = len(labelled) % options.whole_batches
+    if left and left == len(labelled):
+        raise UsageError(
+            f"whole_batches={options.whole_batches}: there are only {left} labelled tiles, so none would be scored; give a smaller number"
+        )
+    return labelled.take(np.arange(len(labelled) - left)) if left else catalog
 
 
 def _summary(found: Evaluation) -> tuple[str, ...]:
@@ -88,6 +108,8 @@ def _summary(found: Evaluation) -> tuple[str, ...]:
     if found.resampling is not None and "mIoU" in found.intervals:
         low, high = (100 * end for end in found.intervals["mIoU"])
         lines.append(f"mIoU lies in {low:.1f} to {high:.1f} % (95 % interval over {found.resampling.units} {found.resampling.unit}s)")
+    if found.published is not None:
+        lines.append("as in CromSS's tables: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in found.published.items()))
     if found.calibration is not None and found.calibration.expected_error is not None and found.calibration.maximum_error is not None:
         expected, largest = 100 * found.calibration.expected_error, 100 * found.calibration.maximum_error
         lines.append(f"confidence and accuracy differ by {expected:.1f} points on average (ECE), by {largest:.1f} at most (MCE)")

@@ -9,15 +9,15 @@ import pydantic
 
 from tilth.config import Config
 from tilth.errors import UsageError, needs_extra
-from tilth.labelling.config import Part
+from tilth.labelling.config import Part, is_part
 from tilth.verbs.console import Console
 from tilth.verbs.options import FLIPS_FIELD, Flips, SideBySideConfig
 from tilth.verbs.pool import open_pool
 from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
-    from tilth.labelling.job import Labelling
     from tilth.labelling.outcome import Outcome
+    from tilth.labelling.work import Labelling
 
 _LISTED = 5
 """Tiles without a label that are named with their reason."""
@@ -62,11 +62,7 @@ class LabelOptions(Config):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @pydantic.field_validator("part")
-    @classmethod
-    def _is_a_part(cls, value: str) -> str:
-        part = Part.parse(value)
-        return f"{part.number}/{part.parts}"
+    _part = pydantic.field_validator("part")(is_part)
 
 
 @verb("label", LabelOptions)
@@ -78,6 +74,7 @@ def label(options: LabelOptions, console: Console) -> Result:
     from tilth.catalog.fingerprint import made_files
     from tilth.labelling.job import Request, label_pool
     from tilth.labelling.outcome import CATALOG_FILE, RECORD_FILE
+    from tilth.labelling.sheet import draw_by
     from tilth.models.segmenter import Segmenter
     from tilth.models.tiles import Running
     from tilth.models.weights.importing import warning_of_fresh_parts
@@ -113,7 +110,7 @@ def label(options: LabelOptions, console: Console) -> Result:
     outputs = {"catalog": options.out / CATALOG_FILE, "record": options.out / RECORD_FILE}
     if options.pictures:
         console.status("drawing pictures")
-        outputs["pictures"] = _draw(found.outcome, options.out / _SHEET, options.pictures)
+        outputs["pictures"] = draw_by(catalog, "mean_confidence", options.out / _SHEET, options.pictures)
     values = _counts(found) | {name: record[name] for name in ("tiles", "labelled", "ignored_share", "mean_confidence", "mean_entropy")}
     values["class_shares"] = {item["name"]: item["share"] for item in record["classes"]}
     return Result(summary=_summary(found.outcome, found.made), outputs=outputs, values=values, parts=made_files(catalog.table, options.out))
@@ -141,17 +138,3 @@ def _summary(outcome: Outcome, made: int) -> tuple[str, ...]:
     width = max(len(item["name"]) for item in record["classes"])
     lines += [f"  {item['name']:<{width}}  {100 * item['share']:5.1f} %" for item in record["classes"] if item["share"] is not None]
     return tuple(lines)
-
-
-def _draw(outcome: Outcome, path: Path, count: int) -> Path:
-    """Draw tiles from the least to the most sure; those without data, of which the model says nothing, come first."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    from tilth.catalog.show import contact_sheet
-
-    confidence = outcome.catalog.table["mean_confidence"]
-    order = np.asarray(pc.array_sort_indices(confidence.combine_chunks(), null_placement="at_start"))
-    steps = np.linspace(0, len(order) - 1, min(count, len(order)))
-    chosen = outcome.catalog.take(order[np.unique(np.floor(steps + 0.5).astype(np.int64))])
-    return contact_sheet(chosen, path, count=len(chosen))

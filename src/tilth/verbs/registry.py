@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "pretrain": "tilth.verbs.train:pretrain",
         "finetune": "tilth.verbs.train:finetune",
         "label": "tilth.verbs.label:label",
+        "trust": "tilth.verbs.trust:trust",
     },
     "Models": {
         "models list": "tilth.verbs.models:models_list",

@@ -41,6 +41,9 @@ class ReportOptions(Config):
     commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
     note: str | None = pydantic.Field(None, description="line under the title")
     galleries: int = pydantic.Field(2, ge=0, description="evaluations whose pictures are embedded")
+    selection_tiles: int = pydantic.Field(
+        3, ge=0, le=24, description="tiles on which a training by CromSS shows what it selects; needs its model and catalog; 0 = none"
+    )
     viewer_pixels: int = pydantic.Field(2048, ge=64, le=8192, description="longest side of the pictures of a map; larger ones are thinned")
 
     @pydantic.field_validator("maps", mode="before")
@@ -69,6 +72,7 @@ def report(options: ReportOptions, _console: Console) -> Result:
         note=options.note,
         galleries=options.galleries,
         viewer_pixels=options.viewer_pixels,
+        selection_tiles=options.selection_tiles,
     )
     return Result(outputs={"report": build_report(inputs, options.out)})
 

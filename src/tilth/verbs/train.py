@@ -85,6 +85,8 @@ def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Conso
 
         write_json(run.folder / ORIGIN_FILE, start.origin)
     _tell(console, options, tiles, streams)
+    if options.loop.transfer.frozen == "always" and start.origin is None and not options.network.pretrained:
+        console.warn("the encoder is frozen and its weights are random: only the decoder learns; give initial_weights")
     result = _fit(trainer, run, options.resume)
     if not fabric.is_global_zero:
         return Result()

@@ -45,7 +45,8 @@ def tiles_of(options: PretrainOptions | FinetuneOptions) -> TrainingTiles:
     """Open the catalogs of a training and choose the tiles as its method wants them.
 
     Raises:
-        ConfigError: as :func:`choose_tiles` and :func:`choose_unlabelled`; a schedule that waits for validation scores that never come.
+        ConfigError: as :func:`choose_tiles` and :func:`choose_unlabelled`; a schedule that waits for validation scores that never come;
+            a frozen encoder for a method that trains nothing else.
         CatalogError: as there.
     """
     from tilth.methods.base import choose_method
@@ -57,6 +58,10 @@ def tiles_of(options: PretrainOptions | FinetuneOptions) -> TrainingTiles:
         raise ConfigError(
             "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give tiles in validation_split, or "
             "choose another schedule"
+        )
+    if not kind.needs_labels and options.loop.transfer.frozen != "never":
+        raise ConfigError(
+            f"loop.transfer.frozen={options.loop.transfer.frozen}: method {options.method!r} trains the encoder itself; leave it out"
         )
     return tiles
 

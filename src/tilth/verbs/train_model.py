@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.classes import ClassScheme, LandClass
 from tilth.errors import SensorMismatchError, UnreadableFileError, UsageError
+from tilth.models.weights.layouts.cromss import PARTS, belongs_to
+from tilth.sensor_ranges import same_input
 from tilth.sensors import Band
 from tilth.verbs.train_options import TrainOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from tilth.models.config import NetworkConfig
     from tilth.models.segmenter import Segmenter
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
 
 _HEAD = "segmentation_head."
 _SHOWN = 4
-
 
 NO_CLASSES = ClassScheme(name="none", classes=(LandClass(name="none", colour=(0, 0, 0)),))
 """What a model that is trained without labels has for classes while it is; they are never written."""
@@ -60,8 +63,12 @@ def starting_model(options: TrainOptions, sensor: Sensor, scheme: ClassScheme) -
         return Start(build_segmenter(options.network, sensor, scheme, options.loop.seed))
     place, kind = _source(options.initial_weights)
     if kind in ("tilth-segmenter", "tilth-encoder"):
-        if options.take is not None and (kind == "tilth-encoder" or not _has_branches(place)):
-            raise UsageError(f"{place}: holds one model, of which nothing is chosen, and take is {options.take!r}; leave take out")
+        if options.take is not None and (kind == "tilth-encoder" or not _can_take(place, options.take)):
+            raise UsageError(
+                f"{place}: holds one model, of which parts can be taken ({', '.join(PARTS)}), and take is {options.take!r}; leave take out"
+                if kind == "tilth-segmenter"
+                else f"{place}: holds one encoder, of which nothing is chosen, and take is {options.take!r}; leave take out"
+            )
         return (_from_folder if kind == "tilth-segmenter" else _from_encoder)(options, place, sensor, scheme)
     from tilth.models.weights.importing import load_all_but_classes, report_tree
 
@@ -123,6 +130,8 @@ def _check_sensor(place: Path, theirs: Sensor, ours: Sensor) -> None:
 
 
 def _difference(theirs: Sensor, ours: Sensor) -> str | None:
+    if same_input(theirs, ours):
+        return None  # pre-trained on pixels in 8 bits, say, and trained on with the measured ones
     if theirs.band_names != ours.band_names:
         return f"the model has bands {', '.join(theirs.band_names)}, the catalog {', '.join(ours.band_names)}"
     if theirs.dtype != ours.dtype:
@@ -149,13 +158,13 @@ def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cla
     from tilth.models.segmenter import Segmenter, build_segmenter
 
     model = Segmenter.load(place)
-    branch, _, part = (options.take or "").partition(":")
+    branch, part = _parts_of(options.take or "")
     if branch:
         model = _one_branch(place, model, branch, sensor)
     model.train()
     _check_sensor(place, model.sensor, sensor)
     if part:
-        return _encoder_of(options, place, model, part, sensor, scheme)
+        return _part_of(options, place, model, part, sensor, scheme)
     network = model.config.network
     told = _unheard(options, place, network, sensor)
     if model.scheme.names == scheme.names:
@@ -177,12 +186,19 @@ def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cla
     return Start(fresh, told, _origin(place, "all but the class layer"))
 
 
-def _has_branches(place: Path) -> bool:
+def _can_take(place: Path, take: str) -> bool:
+    """Whether a model folder has parts by such a name: of its network, or branches."""
     from tilth.models.weights.importing import describe_folder, folder_of_ours
 
     folder = folder_of_ours(place)
     found = None if folder is None else describe_folder(folder)
-    return getattr(getattr(found, "network", None), "fusion", None) is not None
+    return take in PARTS or getattr(getattr(found, "network", None), "fusion", None) is not None
+
+
+def _parts_of(take: str) -> tuple[str, str]:
+    """Split ``s2:encoder`` into branch and part; ``s2`` is a branch as a whole, ``encoder`` a part of all there is."""
+    branch, _, part = take.partition(":")
+    return ("", branch) if branch in PARTS and not part else (branch, part)
 
 
 def _one_branch(place: Path, model: Segmenter, branch: str, sensor: Sensor) -> Segmenter:
@@ -198,27 +214,77 @@ def _one_branch(place: Path, model: Segmenter, branch: str, sensor: Sensor) -> S
     return part
 
 
-def _encoder_of(options: TrainOptions, place: Path, model: Segmenter, part: str, sensor: Sensor, scheme: ClassScheme) -> Start:
-    """Put the encoder of a model into the network that this training asks for: another decoder may stand on it."""
+def _part_of(options: TrainOptions, place: Path, model: Segmenter, part: str, sensor: Sensor, scheme: ClassScheme) -> Start:
+    """Put a part of a model into the network that this training asks for; without such a wish, into one like the model's."""
     from tilth.models.segmenter import build_segmenter
+
+    if part not in PARTS:
+        raise UsageError(f"{place}: take={options.take}: no {part!r}; parts are {', '.join(PARTS)}")
+    network = options.network if "network" in options.model_fields_set else model.config.network
+    fresh = build_segmenter(network.model_copy(update={"pretrained": False}), sensor, scheme, options.loop.seed)
+    if part == "all" and model.scheme.names != scheme.names:
+        raise UsageError(
+            f"{place}: take={options.take}: a model for {_classes(model.scheme.names)}, the catalog has {_classes(scheme.names)}, so its "
+            "class layer cannot be taken; take wocls, the rest"
+        )
+    tensors = {name: tensor for name, tensor in model.network.state_dict().items() if belongs_to(name, part)}
+    _fill_encoder(place, model, fresh)
+    _fill_decoder(
+        f"{place}: take={options.take}", fresh, {name: value for name, value in tensors.items() if not name.startswith("encoder.")}
+    )
+    taken = {"encoder": "the encoder", "wocls": "all but the class layer", "all": "the whole"}
+    what = f"{taken.get(part, f'the encoder and {part[2:]} decoder blocks')} of {options.take if options.take != part else 'the model'}"
+    rest = "" if part == "all" else f"; the rest of {fresh.config.network.title} starts fresh"
+    return Start(fresh, [f"{place}: {what}{rest}"], _origin(place, what))
+
+
+def _fill_encoder(place: Path, model: Segmenter, fresh: Segmenter) -> None:
+    """Copy an encoder, or those of all branches, whichever library's they are.
+
+    Raises:
+        UsageError: it is another one, or a branch is not there.
+    """
+    from tilth.models.fused import FusedNetwork
     from tilth.models.weights.load import load_weights
     from tilth.models.weights.report import BEHIND_ENCODER
 
-    if part != "encoder":
-        raise UsageError(f"{place}: take={options.take}: of a branch the whole is taken, or with :encoder its encoder; no {part!r}")
-    fresh = build_segmenter(options.network, sensor, scheme, options.loop.seed)
-    tensors = {name: tensor for name, tensor in model.network.state_dict().items() if name.startswith("encoder.")}
     other = UsageError(
-        f"{place}: its encoder ({model.config.network.title}) is not that of {options.network.title}; give a network with the same encoder"
+        f"{place}: its encoder ({model.config.network.title}) is not that of {fresh.config.network.title}; "
+        "give a network with the same encoder"
     )
-    try:
-        report = load_weights(fresh, tensors)
-    except UnreadableFileError:
-        raise other from None
-    if any(name.startswith("encoder.") and not name.startswith(BEHIND_ENCODER) for name in report.missing):
-        raise other
-    told = [f"{place}: the encoder of {options.take}; decoder and class layer of {fresh.config.network.title} start fresh"]
-    return Start(fresh, told, _origin(place, f"encoder of {options.take}"))
+    ours, theirs = fresh.network, model.network
+    pairs = [(ours, theirs)]
+    if isinstance(ours, FusedNetwork) and isinstance(theirs, FusedNetwork):
+        pairs = [(ours.branch(name), theirs.branch(name)) for name in ours.branches if name in theirs.branches]
+        if len(pairs) < len(ours.branches):
+            raise other
+    for network, source in pairs:
+        try:
+            report = load_weights(network, {name: value for name, value in source.state_dict().items() if name.startswith("encoder.")})
+        except (UnreadableFileError, UsageError):
+            raise other from None
+        if any(name.startswith("encoder.") and not name.startswith(BEHIND_ENCODER) for name in report.missing):
+            raise other
+
+
+def _fill_decoder(title: str, fresh: Segmenter, tensors: Mapping[str, Tensor]) -> None:
+    """Copy what follows an encoder.
+
+    Raises:
+        UsageError: the network has another decoder.
+    """
+    import torch
+
+    state = fresh.network.state_dict()
+    strange = [name for name, value in tensors.items() if name not in state or state[name].shape != value.shape]
+    if strange:
+        raise UsageError(
+            f"{title}: wants {strange[0]}, which the decoder of {fresh.config.network.title} does not have like this; "
+            "take the encoder alone, or leave network.* out"
+        )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            state[name].copy_(value)
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -32,7 +32,9 @@ class TrainOptions(Config):
         None, description="weights to start from: a model or run folder, a published file, or hf-hub:owner/name"
     )
     take: str | None = pydantic.Field(
-        None, description="which part of a published file that holds several networks: s1, s2, teacher, encoder_q, ..."
+        None,
+        description="which part of the weights: of several networks s1, s2, teacher, encoder_q, ...; of one network encoder, de1 to de4, "
+        "wocls, all; of one of several s2:encoder",
     )
     dry_run: bool = pydantic.Field(False, description="only say what it would take: steps, tiles, memory, time")
     speed: SpeedConfig = pydantic.Field(default_factory=SpeedConfig, description="speed that dry_run reckons with")

@@ -262,10 +262,10 @@ def _scheme(options: ImportWeightsOptions, theirs: Folder | None) -> ClassScheme
     Raises:
         UsageError: two say different things.
     """
-    from tilth.classes import ClassScheme
+    from tilth.classes import get_scheme
 
     if options.scheme is not None:
-        scheme = ClassScheme.load(options.scheme)
+        scheme = get_scheme(options.scheme)
         if options.classes not in (None, len(scheme)):
             raise UsageError(f"--classes {options.classes}: {options.scheme} has {len(scheme)} classes; leave one of the two out")
         return scheme

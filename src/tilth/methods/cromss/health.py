@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tilth.methods.counting import count_classes
 from tilth.methods.cromss.confidence import labelled_pixels
 from tilth.methods.cromss.selection import Selection
 
@@ -28,7 +29,7 @@ def health(
     trusted: Tensor,
     reference: Tensor | None = None,
 ) -> dict[str, Share]:
-    """Count.
+    """Count what is selected, believed and predicted, and how much of it is right.
 
     Args:
         branches: M names.
@@ -48,7 +49,7 @@ def health(
     classes = log_probabilities[0].shape[1]
     labelled = labelled_pixels(label, classes)
     count = labelled.sum()
-    per_class = _per_class(label, labelled, classes)
+    per_class = count_classes(label, labelled, classes)
     shares: dict[str, Share] = {}
     known = labelled if reference is None else labelled & labelled_pixels(reference, classes)
     right = known if reference is None else known & (label == reference)
@@ -56,10 +57,10 @@ def health(
     for place, branch in enumerate(branches):
         predicted = log_probabilities[place].max(1).indices  # argmax does the same, several times slower on a CPU
         selected = chosen.selected[place]
-        shares[f"selected_{branch}"] = _per_class(label, selected, classes), per_class
+        shares[f"selected_{branch}"] = count_classes(label, selected, classes), per_class
         shares[f"weight_{branch}"] = chosen.weight[place].sum(), count
         shares[f"agrees_{branch}"] = (labelled & (predicted == label)).sum(), count
-        shares[f"predicted_{branch}"] = _per_class(predicted, labelled, classes), count.expand(classes)
+        shares[f"predicted_{branch}"] = count_classes(predicted, labelled, classes), count.expand(classes)
         if reference is not None:
             shares[f"right_selected_{branch}"] = (right & selected).sum(), (known & selected).sum()
         if place < modalities:
@@ -91,10 +92,3 @@ def collapse_warnings(shares: Mapping[str, list[float]], branches: Sequence[str]
                 "settings.selected_share"
             )
     return found
-
-
-def _per_class(values: Tensor, kept: Tensor, classes: int) -> Tensor:
-    """Count the kept pixels of each class, without waiting for the device."""
-    counts = torch.zeros(classes + 1, dtype=torch.int64, device=values.device)
-    counts.scatter_add_(0, torch.where(kept, values, classes).flatten(), kept.flatten().long())
-    return counts[:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ class Cromss(Method):
     """Each modality learns the labels that it and the others find likely, and what the others predict where they are sure."""
 
     Config: ClassVar[type[Config]] = CromssConfig
-    streams: Mapping[str, Stream] = {"labelled": Stream("labelled")}
+    streams: Mapping[str, Stream] = {"labelled": Stream("labelled", seasons=True, reference=True)}
     config: CromssConfig
 
     def __init__(self, config: CromssConfig, model: Segmenter) -> None:
@@ -81,7 +81,7 @@ class Cromss(Method):
         found = judge(log_probabilities, self.modalities, label, self.progress(step), config, self._pooled)
 
         # Labels that know their neighbourhood and other seasons; selection looks at the hard ones.
-        target = targets(label, _optional(batch, "seasons"), classes, config)
+        target = targets(label, batch.get("seasons"), classes, config)
         terms = {
             f"loss_{branch}": segmentation_loss(raw, item, label, target, weight, config, self.count)
             for branch, raw, item, weight in zip(self.branches, logits, log_probabilities, found.chosen.weight, strict=True)
@@ -92,8 +92,7 @@ class Cromss(Method):
                 f"loss_{name}_consistency": config.consistency_weight * loss for name, loss in zip(self.branches, taught, strict=False)
             }
 
-        reference = _optional(batch, "reference")
-        shares = health(self.branches, self.modalities, log_probabilities, label, found.chosen, found.trusted, reference)
+        shares = health(self.branches, self.modalities, log_probabilities, label, found.chosen, found.trusted, batch.get("reference"))
         return Losses(terms, shares | {"labelled_share": (labelled_pixels(label, classes).sum(), batch["valid"].sum())})
 
     def warnings(self, shares: Mapping[str, list[float]], step: int) -> list[str]:
@@ -102,8 +101,3 @@ class Cromss(Method):
 
     def _pooled(self, counts: Tensor) -> Tensor:
         return self.gather(counts).sum(0) if self.config.ranked_over == "all" else counts
-
-
-def _optional(batch: Batch, name: str) -> Tensor | None:
-    """Get what only some catalogs have: ``seasons``, all labels of the place, or ``reference``, clean labels."""
-    return cast("Mapping[str, Tensor]", batch).get(name)

@@ -107,7 +107,7 @@ def segmentation_loss(
         config: settings.
         count: turns a sum of weights into the divisor of a mean.
     """
-    divisor = count(label.new_tensor(label.numel()).float() if config.ignore_mean == "all" else weight.sum())
+    divisor = count(torch.full((), float(label.numel()), device=label.device) if config.ignore_mean == "all" else weight.sum())
     found = []
     if "c" in config.terms:
         found.append(weighted_mean(soft_cross_entropy(log_probabilities, target), weight, divisor))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tilth.methods.counting import count_classes
 from tilth.methods.cromss.confidence import labelled_pixels
-
-_SMALLEST = 1e-7
+from tilth.methods.losses import soft_dice
 
 
 def weighted_mean(values: Tensor, weight: Tensor, divisor: Tensor) -> Tensor:
@@ -51,13 +51,7 @@ def dice_loss(probabilities: Tensor, target: Tensor, weight: Tensor, label: Tens
     Returns:
         Scalar in [0, 1].
     """
-    dimensions = (0, 2, 3)
-    weight = weight.unsqueeze(1)
-    weighted = probabilities * weight
-    both = (weighted * target).sum(dimensions)
-    either = weighted.sum(dimensions) + (target * weight).sum(dimensions)
-    loss = 1 - 2 * both / either.clamp(min=_SMALLEST)
-    return torch.where(_present(target, label), loss, 0.0).mean()
+    return soft_dice(probabilities, target, weight, None if label is None else _present(label, target.shape[1]))
 
 
 def focal_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -77,10 +71,5 @@ def focal_loss(logits: Tensor, label: Tensor) -> Tensor:
     return torch.where(known, ((1 - torch.exp(-binary)).square() * binary).sum(1), 0.0)
 
 
-def _present(target: Tensor, label: Tensor | None) -> Tensor:
-    if label is None:
-        return target.sum((0, 2, 3)) > 0
-    known = labelled_pixels(label, target.shape[1])
-    counts = torch.zeros(target.shape[1] + 1, dtype=torch.int64, device=label.device)
-    counts.scatter_add_(0, torch.where(known, label, target.shape[1]).flatten(), known.flatten().long())
-    return counts[:-1] > 0
+def _present(label: Tensor, classes: int) -> Tensor:
+    return count_classes(label, labelled_pixels(label, classes), classes) > 0

@@ -21,6 +21,9 @@ _TRUNCATE = 4.0
 _SHORTEST = 24
 """Outputs of a stretch that is filtered at once."""
 
+_MOST = 255
+"""What a byte counts to."""
+
 _TINY = 1e-30
 """Added to every class: nothing beside any label, and an equal share for all where there is none."""
 
@@ -87,7 +90,7 @@ def soft_labels(label: Tensor, prior: Tensor | None, classes: int, prior_share: 
 def _fill_evidence(planes: Tensor, label: Tensor, seasons: Tensor | None, kind: PriorKind) -> None:
     """Put the mean of one-hot maps over the seasons that have a label, this season alone, or half of both into float32 (B, H, K, W).
 
-    Counted in bytes, since memory is what this costs.
+    Counted in bytes where these hold it, since memory is what this costs.
     """
     classes = planes.shape[2]
     own = _one_hot(_as_bytes(label, classes), classes)
@@ -95,8 +98,9 @@ def _fill_evidence(planes: Tensor, label: Tensor, seasons: Tensor | None, kind: 
         planes.copy_(own)
         return
     maps = _as_bytes(seasons, classes)
-    known = maps.clone().ne_(IGNORE_INDEX).sum(1, dtype=torch.uint8).clamp(min=1).unsqueeze(2)
-    counts = _one_hot(maps[:, 0], classes)
+    number = torch.uint8 if 2 * maps.shape[1] <= _MOST else torch.int32
+    known = maps.clone().ne_(IGNORE_INDEX).sum(1, dtype=number).clamp(min=1).unsqueeze(2)
+    counts = _one_hot(maps[:, 0], classes).to(number)
     for season in range(1, maps.shape[1]):
         counts += _one_hot(maps[:, season], classes)
     if kind == "ts":

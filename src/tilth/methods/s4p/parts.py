@@ -16,6 +16,7 @@ from tilth import seeds
 from tilth.augment.cutmix import mix
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import ConfigError
+from tilth.methods.counting import count_classes
 from tilth.methods.losses import masked_cross_entropy
 
 
@@ -155,8 +156,8 @@ def health(labels: PseudoLabels, accepted: Tensor, reference: Tensor, num_classe
         ``accepted_share`` (accepted of valid pixels), ``accepted_share_class`` (K: of the valid pixels taken for a class, those accepted),
         ``accepted_class`` (K: a class's share in the accepted pixels), ``agreement`` (accepted pixels that agree with a given label).
     """
-    predicted = _count(labels.target, labels.valid, num_classes)
-    kept = _count(labels.target, accepted, num_classes)
+    predicted = count_classes(labels.target, labels.valid, num_classes)
+    kept = count_classes(labels.target, accepted, num_classes)
     known = accepted & (reference != IGNORE_INDEX)
     return {
         "accepted_share": (kept.sum(), predicted.sum()),
@@ -198,8 +199,3 @@ def collapse_warnings(
             f"balance the labelled tiles or {stricter}"
         ]
     return []
-
-
-def _count(target: Tensor, kept: Tensor, num_classes: int) -> Tensor:
-    """Count pixels of each class where ``kept``, without waiting for the device."""
-    return torch.zeros(num_classes, dtype=torch.int64, device=target.device).scatter_add_(0, target.flatten(), kept.flatten().long())

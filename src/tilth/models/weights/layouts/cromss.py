@@ -85,7 +85,7 @@ def convert_parts(tensors: Mapping[str, Tensor], network: nn.Module, part: str, 
                 taken[renamed] = tensor
             else:
                 dropped[name] = NO_SUCH_LAYER
-        elif not _is_in(name, part):
+        elif not belongs_to(name, part):
             dropped[name] = f"not part of what was asked for: {spoken}"
         elif name not in own:
             raise UsageError(f"take={spoken!r} wants {name}, which this network's decoder does not have; take the encoder alone")
@@ -107,12 +107,18 @@ def split_take(take: str) -> tuple[str, str]:
     return branch, part or "encoder"
 
 
-def _is_in(name: str, part: str) -> bool:
-    if part in ("encoder", "all"):
-        return part == "all"
+def belongs_to(name: str, part: str) -> bool:
+    """Whether a tensor is in what is taken of a U-Net, or of one for each branch.
+
+    Args:
+        name: beginning with ``encoder.``, ``decoder.`` or ``segmentation_head.``.
+        part: one of :data:`PARTS`.
+    """
+    if part == "all" or name.startswith("encoder."):
+        return True
     if part == "wocls":
         return name.startswith("decoder.")
-    return bool(re.match(rf"decoder\.blocks\.[0-{int(part[2:]) - 1}]\.", name))
+    return part != "encoder" and bool(re.match(rf"decoder\.(?:\w+\.)?blocks\.[0-{int(part[2:]) - 1}]\.", name))
 
 
 def _check_encoder(taken: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str) -> None:
