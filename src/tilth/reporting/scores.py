@@ -21,6 +21,7 @@ SCORE_TITLES = {
     "OA": "overall accuracy: share of right pixels",
     "AA": "average accuracy: mean recall of the classes that are present",
     "kappa": "Cohen's kappa: agreement beyond chance",
+    "mPrecision": "mean over classes of the share of predicted pixels that are right",
     "fwIoU": "intersection over union weighted by how often a class occurs",
     "bIoU": "boundary IoU: intersection over union of the strips along the outlines, mean of the classes that are present",
 }
@@ -100,9 +101,10 @@ def evaluation_section(evaluations: Sequence[NamedEvaluation], galleries: int, t
     """
     if not evaluations:
         return None
-    names = [
-        name for name in SUMMARY_NAMES if name != "bIoU" or any(item.result.scores.mean_boundary_iou is not None for item in evaluations)
-    ]
+    # What earlier versions did not compute, or nobody asked for, has no column.
+    late = {"bIoU", "mPrecision"}
+    there = {name for item in evaluations for name, value in item.result.scores.named().items() if value is not None}
+    names = [name for name in SUMMARY_NAMES if name not in late or name in there]
     first = evaluations[0].result
     alike = [item for item in evaluations if item.result.classes == first.classes]
     heat = (
