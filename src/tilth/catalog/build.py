@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tilth.catalog.clean_labels import add_references
 from tilth.catalog.config import BuildConfig
 from tilth.catalog.derive import Derivation
 from tilth.catalog.discover import Found, Problem, find_images
@@ -50,8 +51,10 @@ def build_catalog(
         SensorMismatchError: images with another number of bands or another type than the sensor.
         ConfigError: unknown sensor, or a class scheme or legend that does not validate.
         UsageError: files have to be made and ``derived`` names no folder for them.
+        CatalogError: ``references`` is no catalog of these tiles.
     """
     sensor = get_sensor(config.sensor)
+    clean = None if config.references is None else Catalog.open(config.references)
     found, left_out = find_images(config)
     found, alone = find_layers(found, config)
     left_out += alone
@@ -66,6 +69,8 @@ def build_catalog(
     if not made:
         raise DataError(f"{left_out[-1].file}: {left_out[-1].reason}; none of {len(found)} images can be used")
     catalog = _make_table(made, infos, config, sensor)
+    if clean is not None:
+        catalog = add_references(catalog, clean, str(config.references))
     if notes is not None:
         notes.extend(said)
     elif said:

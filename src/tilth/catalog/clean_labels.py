@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from tilth.catalog import schema
@@ -15,40 +14,31 @@ def add_references(noisy: Catalog, clean: Catalog, named: str) -> Catalog:
 
     Args:
         noisy: whose labels may be wrong.
-        clean: tiles with labels that are right. Those that ``noisy`` has not do not matter; tiles that it lacks, or that have no label,
-            get no reference.
+        clean: tiles with labels that are right. Tiles that ``noisy`` has not do not matter; those that it lacks, or has no label of, get
+            no reference.
         named: what to call ``clean`` in messages.
 
     Returns:
         ``noisy`` with the column ``reference``.
 
     Raises:
-        CatalogError: no tile in common, other classes, or a tile with another window.
+        CatalogError: no tile in common, or a tile with another window or labels of other classes.
     """
-    found = pc.index_in(noisy.table["tile_id"], pa.chunked_array(clean.table["tile_id"]).combine_chunks())
+    found = pc.index_in(noisy.table["tile_id"], clean.table["tile_id"].combine_chunks())
     if found.null_count == len(found):
         raise CatalogError(
-            f"{named}: none of its tiles is among those with noisy labels (it has {clean.tile(0).tile_id!r}, they "
-            f"{noisy.tile(0).tile_id!r}); build both from the same inputs, with the same windows and prefix"
-            if len(clean) and len(noisy)
-            else f"{named}: no tiles; build it from the same inputs"
+            f"{named}: none of its {len(clean)} tiles is among the {len(noisy)} of this catalog, such as {noisy.tile(0).tile_id!r}; build "
+            "both from the same inputs, with the same windows and prefix"
         )
     theirs = clean.table.take(found)
-    for tile, given, window, other in zip(
-        *(noisy.table[name].to_pylist() for name in ("tile_id", "scheme", "window")), theirs["window"].to_pylist(), strict=True
-    ):
-        if other is not None and other != window:
-            raise CatalogError(f"{named}: tile {tile!r} has window {tuple(other)}, with noisy labels {tuple(window)}; build both with the same windows")
-        del given
-    classes = {name: scheme.names for name, scheme in {**clean.schemes, **noisy.schemes}.items()}
-    wrong = next(
-        (
-            (ours, other)
-            for ours, other in zip(noisy.table["scheme"].to_pylist(), theirs["scheme"].to_pylist(), strict=True)
-            if ours is not None and other is not None and classes[ours] != clean.schemes[other].names
-        ),
-        None,
-    )
-    if wrong is not None:
-        raise CatalogError(f"{named}: its labels are of scheme {wrong[1]!r}, the noisy ones of {wrong[0]!r}, whose classes differ; give both the same")
+    ours, others = (zip(tiles["window"].to_pylist(), tiles["scheme"].to_pylist(), strict=True) for tiles in (noisy.table, theirs))
+    for tile, (window, scheme), (other_window, other_scheme) in zip(noisy.column("tile_id"), ours, others, strict=True):
+        if other_window is not None and other_window != window:
+            raise CatalogError(
+                f"{named}: tile {tile!r} is window {tuple(other_window)}, here {tuple(window)}; cut both into the same windows"
+            )
+        if scheme and other_scheme and clean.schemes[other_scheme].names != noisy.schemes[scheme].names:
+            raise CatalogError(
+                f"{named}: tile {tile!r} has labels of scheme {other_scheme!r}, here of {scheme!r}; give both the same scheme"
+            )
     return noisy.with_columns(**{schema.REFERENCE_COLUMN: theirs["label"]})

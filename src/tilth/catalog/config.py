@@ -49,6 +49,7 @@ class BuildConfig(Config):
         align: what to do with a label raster on another grid than its image (CRS, resolution, extent): ``refuse`` it, or ``resample`` it
             by nearest neighbour.
         label_kind: how far labels can be trusted.
+        references: catalog of the same tiles with clean labels, which become the column ``reference``: looked at, never learnt from.
         window_px: side of the windows, in pixels; None takes each image whole.
         stride_px: step between windows, in pixels; by default ``window_px``.
         window_m: side of the windows in metres on the ground, in place of ``window_px``; rounded to whole pixels of each image.
@@ -91,6 +92,7 @@ class BuildConfig(Config):
     label_scheme: str | None = None
     align: Literal["refuse", "resample"] = "refuse"
     label_kind: Literal["clean", "noisy", "pseudo"] = "clean"
+    references: str | None = None
     window_px: int | None = pydantic.Field(default=None, ge=1)
     stride_px: int | None = pydantic.Field(default=None, ge=1)
     window_m: float | None = pydantic.Field(default=None, gt=0)
