@@ -177,9 +177,10 @@ def normalise(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
 
 
 def _cut(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
-    """Network input of a sensor that cuts values: float32 (B, C, H, W); what is not finite stays so, unless it is cut."""
+    """Network input of a sensor that cuts values: float32 (B, C, H, W); what is not finite is NaN."""
     limits = _limits(sensor, stored.device)
     physical = stored.to(_precision(stored.device)) * limits.scale + limits.offset
+    physical = physical.where(~physical.isinf(), torch.nan)
     for band, rule in enumerate(sensor.bands):
         if rule.clip_percentiles is not None:
             for place, plane in enumerate(physical[:, band]):
@@ -187,7 +188,6 @@ def _cut(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
                 if bool(kept.any()):
                     low, high = _percentiles(plane[kept], rule.clip_percentiles)
                     plane.clamp_(low, high)
-    physical = physical.where(~physical.isinf(), torch.nan)
     cut = physical.clamp(limits.low, limits.high)
     if any(band.levels is not None for band in sensor.bands):
         width = limits.high - limits.low

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tilth.catalog.check_table import check_table
-from tilth.catalog.check_tile import Look, Outcome, TileReader, check_confidence
+from tilth.catalog.check_tile import Look, Outcome, TileReader, check_confidence, check_reference
 from tilth.catalog.check_whole import Gathered
 from tilth.catalog.config import Duplicates
 from tilth.catalog.findings import CheckReport, Finding
@@ -105,6 +105,6 @@ def _examine_run(catalog: Catalog, look: Look, tiles: Sequence[Tile], start: int
     for row, (tile, measure) in enumerate(zip(tiles, measured, strict=True), start=start):
         scheme = None if tile.scheme is None else catalog.schemes[tile.scheme]
         outcome = reader.examine(tile, catalog.sensors[tile.sensor], scheme, measure=measure)
-        outcome.findings += check_confidence(catalog, row, look)
+        outcome.findings += [*check_confidence(catalog, row, look), *check_reference(catalog, row, look)]
         outcomes.append(outcome)
     return outcomes

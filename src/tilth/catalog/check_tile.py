@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tilth.catalog.confidence import confidence_place, read_confidence
 from tilth.catalog.duplicates import pixel_digest, portrait
 from tilth.catalog.findings import Finding, make_finding
+from tilth.catalog.schema import REFERENCE_COLUMN
 from tilth.catalog.shares import count_classes
 from tilth.catalog.statistics import RasterStatistics, pixel_statistics, thin
 from tilth.catalog.table import Catalog, Tile
@@ -191,6 +192,28 @@ def check_confidence(catalog: Catalog, row: int, look: Look) -> Iterator[Finding
         yield _reading_problem(error, tile, file)
     except DataError as error:
         yield make_finding("confidence", tile.tile_id, file, "percents on the grid of the image", str(error).removeprefix(f"{file}: "))
+
+
+def check_reference(catalog: Catalog, row: int, look: Look) -> Iterator[Finding]:
+    """Look at the clean labels beside those of a tile, if there are any; trainings only count with them, and count bad ones as none.
+
+    Args:
+        catalog: any.
+        row: of the tile.
+        look: whether to read its pixels, too.
+    """
+    if REFERENCE_COLUMN not in catalog.table.column_names or (file := catalog.table[REFERENCE_COLUMN][row].as_py()) is None:
+        return
+    tile, expected = catalog.tile(row), "class ids of the scheme of the label, on the grid of the image"
+    try:
+        difference = grid_difference(read_info(tile.image), read_info(file))
+        ids = read_label(file, tile.window) if look.pixels else np.empty((0, 0), np.uint8)
+    except (DataError, MissingFileError) as error:
+        yield make_finding("reference", tile.tile_id, file, expected, str(error).removeprefix(f"{file}: "))
+        return
+    strange = ids[(ids != IGNORE_INDEX) & (ids >= len(catalog.schemes[tile.scheme]))] if tile.scheme else ids[:0].reshape(-1)
+    if difference or strange.size:
+        yield make_finding("reference", tile.tile_id, file, expected, difference or f"value {strange[0]}")
 
 
 def _reading_problem(error: Exception, tile: Tile, uri: str) -> Finding:

@@ -64,6 +64,7 @@ KINDS: dict[str, Severity] = {
     "mixed CRS": "warning",
     "no CRS": "warning",
     "mixed resolution": "warning",
+    "reference": "warning",
     "part empty": "warning",
     "all ignored": "warning",
     "class absent": "warning",

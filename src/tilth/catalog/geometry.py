@@ -113,16 +113,26 @@ def _corner_degrees(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) ->
     return np.concatenate([_corner_degrees(x[index : index + 1], y[index : index + 1], crs) for index in range(len(x))])
 
 
+def footprint_bounds(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Bounds of WKB footprints.
+
+    Returns:
+        (N, 4) west, south, east and north in degrees; NaN where there is no footprint.
+    """
+    with needs_extra("geo", _NEED):
+        import shapely
+
+    bounds: NDArray[np.float64] = shapely.bounds(shapely.from_wkb(geometry.to_numpy()))
+    return bounds
+
+
 def footprint_centres(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
     """Centres of the bounds of WKB footprints.
 
     Returns:
         (N, 2) longitude and latitude in degrees; NaN where there is no footprint.
     """
-    with needs_extra("geo", _NEED):
-        import shapely
-
-    bounds = shapely.bounds(shapely.from_wkb(geometry.to_numpy()))
+    bounds = footprint_bounds(geometry)
     return np.stack([bounds[:, 0] + bounds[:, 2], bounds[:, 1] + bounds[:, 3]], axis=1) / 2
 
 

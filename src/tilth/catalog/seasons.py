@@ -1,7 +1,7 @@
 """Places with several seasons: rows of a catalog that show the same pixels of the same ground at other times.
 
 They have the same ``location_id`` and the same window; nothing else marks them. Of packed tiles, the window counts that they were taken
-from.
+from. Where footprints are known, rows that see other ground are places of their own: many catalogs name a whole city ``location_id``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilth.catalog import origin
+from tilth.catalog.geometry import footprint_bounds
 from tilth.errors import CatalogError
 
 MOST_SEASONS = 127
@@ -42,7 +43,7 @@ class Places:
 
 
 def find_places(table: pa.Table) -> Places:
-    """Group the rows of a catalog by location and window; a row without location is a place of its own.
+    """Group the rows of a catalog by location, window and ground; a row without location is a place of its own.
 
     Args:
         table: of a catalog.
@@ -52,12 +53,14 @@ def find_places(table: pa.Table) -> Places:
 
     Raises:
         CatalogError: more rows than :data:`MOST_SEASONS` are of one place.
+        MissingExtraError: rows that may be of one place have footprints, and shapely is not installed.
     """
     count = len(table)
     named = table["location_id"].combine_chunks().dictionary_encode()
     codes = np.asarray(pc.fill_null(named.indices.cast(pa.int64()), -1))
     keys = np.column_stack([np.where(codes < 0, -1 - np.arange(count), codes), origin.source_windows(table)])
-    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    _, alike = np.unique(keys, axis=0, return_inverse=True)
+    _, first, place = np.unique(_by_ground(alike.reshape(-1), table["geometry"]), return_index=True, return_inverse=True)
     # Numbered by their first row, so that without seasons nothing changes its place.
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -70,3 +73,19 @@ def find_places(table: pa.Table) -> Places:
             f"{MOST_SEASONS}); give tiles of other ground another location_id, or none"
         )
     return Places(np.argsort(numbers, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def _by_ground(groups: NDArray[np.int64], geometry: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Divide groups (N,) of rows between neighbours whose footprints lie more than half their size apart; rows without one stay together."""
+    rows = np.flatnonzero(np.bincount(groups)[groups] > 1)
+    if not len(rows) or geometry.null_count == len(geometry):
+        return groups
+    bounds = np.nan_to_num(footprint_bounds(geometry.take(pa.array(rows))))
+    own = groups[rows]
+    for low, high in ((bounds[:, 0], bounds[:, 2]), (bounds[:, 1], bounds[:, 3])):
+        order = np.lexsort((low + high, own))
+        beyond = np.diff((low + high)[order]) > (high - low)[order][:-1]
+        own[order] = np.concatenate([[0], np.cumsum(beyond | (np.diff(own[order]) != 0))])
+    divided = groups.copy()
+    divided[rows] = -1 - own
+    return divided

@@ -65,10 +65,11 @@ def plan_labels(catalog: Catalog, identity: str, shard_tiles: int, *, given: boo
         catalog: N tiles.
         identity: what labels depend on besides the tiles: model and settings.
         shard_tiles: tiles of a shard, more where one image has more.
-        given: what is made also depends on the labels that the tiles have.
+        given: what is made is about the labels that all tiles have: it depends on them, and an image with two labels gets a raster for each.
     """
     table, windows = catalog.table, window_array(catalog.table)
-    encoded = pc.dictionary_encode(table["image"]).combine_chunks()
+    keys = pc.binary_join_element_wise(table["image"], table["label"], "\n") if given else table["image"]
+    encoded = pc.dictionary_encode(keys).combine_chunks()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     codes: NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
     order = np.lexsort((windows[:, 0], windows[:, 1], codes)).astype(np.int64)
@@ -76,7 +77,7 @@ def plan_labels(catalog: Catalog, identity: str, shard_tiles: int, *, given: boo
     _, first = np.unique(codes, return_index=True)
     stems = _stems(origin.named_images(table).take(pa.array(first)).combine_chunks())
 
-    ids, places, names = table["tile_id"], encoded.dictionary.to_pylist(), stems.to_pylist()
+    ids, places, names = table["tile_id"], table["image"].take(pa.array(first)).to_pylist(), stems.to_pylist()
     starts = np.searchsorted(images, np.arange(len(places) + 1))
     shards: list[ShardPlan] = []
     image = 0

@@ -6,6 +6,7 @@ The pictures are made when the report is: from the model that the run left and t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ MOST_CONFIGURATIONS = 2
 """Configurations whose tiles are drawn."""
 
 _PERCENT = 100
+_SPARE = 8
+"""Tiles looked at in place of some that cannot be read."""
 
 # Scalar, of which the name of a branch follows; scalar of all branches together, and what to call it; title; what to look for.
 _CHARTS: tuple[tuple[str | None, tuple[str, str] | None, str, str], ...] = (
@@ -103,7 +106,7 @@ def draw_tiles(run: Run, most: int) -> list[GalleryTile]:
         most: tiles at most.
 
     Raises:
-        TilthError: model, catalog or pixels are not there or do not fit.
+        TilthError: model or catalog is not there or does not fit, or no tile can be read.
     """
     from tilth import seeds
     from tilth.catalog.table import Catalog
@@ -115,7 +118,17 @@ def draw_tiles(run: Run, most: int) -> list[GalleryTile]:
     split = run.recipe.get("labelled_split")
     labelled = labelled_tiles(model, catalog.filter(split=split) if split else catalog)
     order = sorted(range(len(labelled)), key=lambda row: seeds.derive(0, "tiles of a report", labelled.tile(row).tile_id))
-    return [_draw(run, model, labelled, row) for row in order[:most]]
+    drawn: list[GalleryTile] = []
+    problem: TilthError | OSError | None = None
+    for row in order[: most + _SPARE]:
+        if len(drawn) < most:
+            try:
+                drawn.append(_draw(run, model, labelled, row))
+            except (TilthError, OSError) as error:
+                problem = error
+    if problem is not None and not drawn:
+        raise problem
+    return drawn
 
 
 def _draw(run: Run, model: Any, labelled: Any, row: int) -> GalleryTile:
@@ -144,7 +157,7 @@ def _draw(run: Run, model: Any, labelled: Any, row: int) -> GalleryTile:
         seen = torch.from_numpy(valid)[None]
         stored = torch.where(seen, torch.from_numpy(data.astype(np.float32))[None], 0.0)
         said = [logits.float().log_softmax(1) for logits in branches(model.normalise(stored, seen))]
-        config = CromssConfig.model_validate(run.recipe.get("settings") or {})
+        config = CromssConfig.parse(run.recipe.get("settings") or {}, source=f"settings of run {run.folder.name!r}")
         selected = judge(said, modalities, label, 1.0, config).chosen.selected[:, 0].numpy()
         known = torch.stack([label_confidence(one, label) for one in said])
         sure = enhance(known[:modalities], known[-1] if len(known) > modalities else None)[:, 0]
@@ -156,8 +169,10 @@ def _draw(run: Run, model: Any, labelled: Any, row: int) -> GalleryTile:
     ]
     reference = labelled.column(schema.REFERENCE_COLUMN)[row] if schema.REFERENCE_COLUMN in labelled.table.column_names else None
     if reference is not None:
-        clean = read_label(reference, tile.window)[part]
-        layers.append(_classes("Reference", clean, model.scheme, f"Clean labels of tile {tile.tile_id}"))
+        # As in training, clean labels that cannot be read count as none.
+        with suppress(TilthError, OSError):
+            clean = read_label(reference, tile.window)[part]
+            layers.append(_classes("Reference", clean, model.scheme, f"Clean labels of tile {tile.tile_id}"))
     hidden = given >= len(model.scheme)
     for place, name in enumerate(branches.names):
         percents = (sure[place] * _PERCENT).round().to(torch.uint8).numpy()
