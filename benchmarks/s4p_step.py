@@ -73,8 +73,8 @@ def check_equal(bench: Bench) -> None:
     def of_ours() -> list[float]:
         put_back(bench.model, kept)
         torch.manual_seed(0)
-        trainer.trained.train()
-        return [2 * float(value.detach()) for value in trainer._losses(batches).terms.values()]
+        trainer.stepper.trained.train()
+        return [2 * float(value.detach()) for value in trainer.stepper.losses(trainer.step, batches).terms.values()]
 
     def of_theirs(x: tuple[torch.Tensor, torch.Tensor], *views: Unlabelled) -> list[float]:
         put_back(bench.model, kept)
@@ -207,7 +207,7 @@ def measure_waiting(bench: Bench, arguments: argparse.Namespace) -> None:
                 asked = time.perf_counter()
                 raw = next(batches)
                 waited += time.perf_counter() - asked
-                trainer._optimise(raw)
+                trainer.stepper.take(trainer.step, raw)
                 trainer.step += 1
             waiter(bench.device)()
         share = waited / (time.perf_counter() - began)
@@ -223,9 +223,9 @@ def measure_flips(folder: Path, arguments: argparse.Namespace) -> None:
         tiles = make_tiles(folder, "flips", 16, arguments.tile)
         bench = Bench("resnet10t", 64, 8, (make_tiles(folder, "labelled", 16, arguments.tile), tiles), folder, arguments.device)
         trainer = bench.trainer(WAYS[3])
-        trainer.rate.base = 3e-3
+        trainer.stepper.rate.base = 3e-3
         for raw, _ in zip(trainer._batches(), range(arguments.flip_steps), strict=False):
-            trainer._optimise(raw)
+            trainer.stepper.take(trainer.step, raw)
             trainer.step += 1
         model = bench.model.eval()
     counts = torch.zeros(5, dtype=torch.float64)

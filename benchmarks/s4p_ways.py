@@ -32,6 +32,7 @@ from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import Segmenter, build_segmenter
 from tilth.sensors import get_sensor
 from tilth.training import loop
+from tilth.training import step as one_step
 from tilth.training.config import LoopConfig
 from tilth.training.optimiser import same_layout
 from tilth.training.order import Order
@@ -173,7 +174,7 @@ class Bench:
                 weight.grad = None
                 weight.data = weight.data.contiguous(memory_format=layout)
         for trainer in self.trainers.values():
-            same_layout(trainer.optimiser.optimizer)
+            same_layout(trainer.stepper.optimiser.optimizer)
 
     def steps(self, way: Way, watch: Stopwatch) -> Iterator[None]:
         """Do a step each time it is asked for one."""
@@ -187,7 +188,7 @@ class Bench:
             raw = next(batches)
             watch.note("read")
             with tapped(trainer, watch):
-                trainer._optimise(raw)
+                trainer.stepper.take(trainer.step, raw)
             trainer.step += 1
             watch.note("rest")
             yield
@@ -239,11 +240,11 @@ def tapped(trainer: loop.Trainer, watch: Stopwatch) -> Iterator[None]:
     method, student = trainer.method, trainer.method.student
     with ExitStack() as stack:
         for owner, attribute, name in (
-            (loop, "to_batch", "weak view"),
+            (one_step, "to_batch", "weak view"),
             (fixmatch, "strong_view", "strong view"),
             (method, "teach", "teacher"),
             (trainer.fabric, "backward", "backward"),
-            (trainer, "_update", "optimiser"),
+            (trainer.stepper, "update", "optimiser"),
         ):
             stack.enter_context(mock.patch.object(owner, attribute, tap(name, getattr(owner, attribute))))
         method.student = tap("student", student)

@@ -38,11 +38,11 @@ def in_range(sensor: Sensor, kind: str) -> Sensor:
     Raises:
         ConfigError: numbers stored in 8 bits cannot be quantised or clipped once more, nor those that have a range already.
     """
+    if kind != "physical" and sensor.dtype == "uint8":
+        raise ConfigError(f"sensor {sensor.name}_{kind}: {sensor.name!r} is stored in 8 bits already; leave out _{kind}")
     # Means and deviations of a sensor in another range say no longer what its values are like.
     if kind != "physical" and sensor.name.rpartition("_")[2] in KINDS:
         raise ConfigError(f"sensor {sensor.name}_{kind}: {sensor.name!r} has its range already; leave out one of the two endings")
-    if kind != "physical" and sensor.dtype == "uint8":
-        raise ConfigError(f"sensor {sensor.name}_{kind}: {sensor.name!r} is stored in 8 bits already; leave out _{kind}")
     changes = {"8bit": _stored, "quantised": _quantised, "clipped": _clipped, "physical": _physical}[kind]
     bands = tuple(band.model_copy(update=changes(band)) for band in sensor.bands)
     kept = {"dtype": "uint8"} if kind == "8bit" else {}

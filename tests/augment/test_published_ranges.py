@@ -96,6 +96,9 @@ def test_decibels_that_are_no_numbers_are_filled_and_change_no_other(name):
     assert torch.isfinite(found).all()
     assert torch.equal(found, wanted)
     without_mask = normalise(torch.from_numpy(spoilt)[None], None, sensor)[0]
+    # Of a sensor in decibels, what is no number is filled band by band, however values are cut.
+    filled = normalise(torch.from_numpy(spoilt)[None], torch.zeros(1, 24, 24, dtype=torch.bool), sensor)[0]
+    assert torch.equal(without_mask[0, 0, :3], filled[0, 0, :3])
     assert torch.isfinite(without_mask).all()
     empty = normalise(torch.full((1, 2, 4, 4), torch.nan), torch.zeros(1, 4, 4, dtype=torch.bool), sensor)
     assert torch.isfinite(empty).all()
@@ -139,6 +142,9 @@ def test_sensors_travel_as_json_and_those_without_limits_as_before():
 def test_8_bits_are_not_quantised_once_more(name):
     with pytest.raises(ConfigError, match="is stored in 8 bits already; leave out _"):
         get_sensor(name)
+    for twice in ("s2_l1c_quantised_quantised", "s1_physical_8bit", "s1_quantised_clipped", "s2_l1c_clipped_quantised"):
+        with pytest.raises(ConfigError, match="has its range already; leave out one of the two endings"):
+            get_sensor(twice)
     with pytest.raises(ConfigError, match="unknown sensor"):
         get_sensor("s3_quantised")
 

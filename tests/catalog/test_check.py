@@ -53,6 +53,21 @@ def test_truncated_files(catalog, pairs, name):
     assert report.errors[0].file == str(file)
 
 
+def test_references_that_count_for_nothing_are_named(catalog, pairs, tmp_path):
+    labels = catalog.column("label")
+    assert check_catalog(catalog.with_columns(reference=labels)).ok
+    size = np.asarray(Image.open(labels[1])).shape
+    for name, shape, value in (("small", (3, 4), 0), ("strange", size, 77)):
+        Image.fromarray(np.full(shape, value, np.uint8)).save(tmp_path / f"{name}.png")
+    references = [str(tmp_path / "gone.png"), str(tmp_path / "small.png"), str(tmp_path / "strange.png"), *labels[3:]]
+    report = check_catalog(catalog.with_columns(reference=references))
+    assert report.ok
+    assert [(item.what, item.tile_id) for item in report.warnings] == [("reference", f"pairs/i{number}") for number in range(3)]
+    texts = ("no such file", "they must share one grid", "value 77")
+    assert all(text in item.found for text, item in zip(texts, report.warnings, strict=True))
+    assert len(check_catalog(catalog.with_columns(reference=references), pixels=False).warnings) == 2
+
+
 def test_truncated_jpeg(tmp_path):
     file = tmp_path / "a.jpg"
     Image.fromarray(noise("j", 64, 64, 3)).save(file)

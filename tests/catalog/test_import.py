@@ -91,6 +91,15 @@ def test_windows_come_from_columns_a_list_or_an_option(images):
     assert set(map(tuple, read(images / "tiles.parquet", columns={"image": "path"}, window_px=8).column("window"))) == {(0, 0, 8, 8)}
 
 
+def test_references_are_found_from_the_table_and_places_without_name_are_none(images, tmp_path):
+    table = rows(clean=["masks/a/two.png", "masks/b/one.png", None], location_id=["here", "", None])
+    pq.write_table(table, images / "tiles.parquet")
+    catalog = read(images / "tiles.parquet", columns=NAMES | {"reference": "clean"}, scheme=str(images / "classes.json"))
+    assert catalog.column("reference") == [str(images / "masks" / name) for name in ("a/two.png", "b/one.png")] + [None]
+    assert catalog.column("location_id") == ["here", None, None]
+    assert Catalog.open(catalog.save(tmp_path / "elsewhere.parquet")).column("reference") == catalog.column("reference")
+
+
 def test_headers_give_what_a_build_of_the_same_files_gives(tmp_path, write_scene):
     for index in range(3):
         write_scene(tmp_path / "scenes" / f"s{index}.tif", noise(str(index), 3, 30, 40), transform=(10, 0, 5e5 + 400 * index, 0, -10, 5e6))

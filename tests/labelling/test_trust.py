@@ -318,6 +318,24 @@ def test_trust_and_labels_do_not_share_a_folder(place, judged, tmp_path):
     assert files(tmp_path / "out") == before
 
 
+def test_two_labels_of_one_image_are_judged_each_by_itself(place, tmp_path):
+    catalog = Catalog.open(place / "noisy.parquet").take([0, 1])
+    other = tmp_path / "second.tif"
+    write_raster(other, (read_label(catalog.column("label")[0]) + 1).clip(max=3)[None], **GRID)
+    twice = {name: [catalog.column(name)[0]] * 2 for name in ("image", "window", "geometry", "reference")}
+    both = catalog.with_columns(tile_id=["t0", "again"], label=[catalog.column("label")[0], str(other)], **twice)
+    both.save(tmp_path / "both.parquet")
+    trust(place, tmp_path / "out", catalog=tmp_path / "both.parquet")
+    alone = Catalog.open(tmp_path / "both.parquet")
+    found = Catalog.open(tmp_path / "out" / "catalog.parquet")
+    assert len(set(found.column("confidence_raster"))) == 2
+    for row, name in enumerate(("t0", "again")):
+        alone.filter(tile_id=[name]).save(tmp_path / f"{name}.parquet")
+        trust(place, tmp_path / name, catalog=tmp_path / f"{name}.parquet")
+        wanted = Catalog.open(tmp_path / name / "catalog.parquet")
+        np.testing.assert_array_equal(read_confidence(*confidence_place(found, row)), read_confidence(*confidence_place(wanted, 0)))
+
+
 def test_ids_of_another_scheme_are_named(place, tmp_path):
     catalog = Catalog.open(place / "noisy.parquet").take([0, 1])
     label = tmp_path / "strange.tif"

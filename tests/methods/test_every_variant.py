@@ -320,12 +320,12 @@ def test_trained_in_the_loop_with_accumulation_and_average(variant, tmp_path, ca
     loop = {"steps": 3, "batch_size": 4, "accumulate": 2, "average_decay": 0.9, "learning_rate": 1e-3}
     settings = {"variant": variant, "teacher": "average", **SETTINGS[variant]}
     trainer, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs, settings=settings, weak={"size": 64})
-    before = {name: value.clone() for name, value in trainer.trained.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.stepper.trained.state_dict().items()}
     trainer.fit()
-    moved = [name for name, parameter in trainer.trained.named_parameters() if not torch.equal(parameter, before[name])]
+    moved = [name for name, parameter in trainer.stepper.trained.named_parameters() if not torch.equal(parameter, before[name])]
     # Softmax takes no notice of what is added to all of its arguments.
-    assert set(before) - set(moved) - {name for name, _ in trainer.trained.named_buffers()} <= {"second.bias"}
-    assert trainer.skipped == 0
+    assert set(before) - set(moved) - {name for name, _ in trainer.stepper.trained.named_buffers()} <= {"second.bias"}
+    assert trainer.stepper.skipped == 0
 
 
 @every

@@ -18,7 +18,8 @@ from tilth.recipes.plan import prepare
 from tilth.recipes.run import load_recipe
 from tilth.sensors import get_sensor
 
-ROWS = tuple(load_recipe("cromss-transfer").choices["row"])
+TRANSFER = load_recipe("cromss-transfer")
+ROWS = tuple(TRANSFER.choices["row"])
 MODES = ("frozen", "finetuned")
 SMALL = {"steps": 2, "batch": 2, "devices": 1, "size": 32, "window": 32, "precision": "32", "accelerator": "cpu", "workers": 0, "pass": 1}
 TARGETS = {"dfc2020": ("pspnet", 986, 256), "dw": ("deeplabv3plus", 3574, 496), "osm": ("fpn", 1375, 480)}
@@ -29,7 +30,7 @@ def transfer(row: str, mode: str = "frozen", **values: Any) -> list[StageConfig]
     given = {"data": "data", "weights": "w.pth", "row": row, "mode": mode} | values
     if "random" in row:
         del given["weights"]
-    return expand(load_recipe("cromss-transfer"), Path("out"), given)
+    return expand(TRANSFER, Path("out"), given)
 
 
 @pytest.mark.parametrize("row", ROWS)

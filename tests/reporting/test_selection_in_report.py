@@ -114,6 +114,24 @@ def test_page_shows_them_and_is_small(run, tmp_path):
     assert len(page) - len(without) < 150_000
 
 
+def test_a_tile_or_reference_that_is_gone_costs_no_other_picture(run, tmp_path):
+    catalog = Catalog.open(Path(yaml.safe_load((run / "recipe.yaml").read_text())["labelled"][0]))
+    first = draw_tiles(read_run(run), 1)[0].tile_id
+    images = [str(tmp_path / "gone.png") if tile.tile_id == first else tile.image for tile in catalog.tiles()]
+    catalog.with_columns(image=images, reference=[str(tmp_path / "gone.png")] * len(catalog)).save(tmp_path / "noisy.parquet")
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    recipe = yaml.safe_load((moved / "recipe.yaml").read_text()) | {"labelled": [str(tmp_path / "noisy.parquet")]}
+    (moved / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    tiles = draw_tiles(read_run(moved), 2)
+    assert len(tiles) == 2
+    assert first not in [tile.tile_id for tile in tiles]
+    assert "Reference" not in [layer.name for layer in tiles[0].viewer.layers]
+    (moved / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"settings": {"selected_share": "most"}}))
+    page = build_report(ReportInput(runs=[moved]), tmp_path / "report.html").read_text()
+    assert "No pictures: settings of run" in page
+
+
 def test_page_is_made_where_the_tiles_are_gone(run, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)

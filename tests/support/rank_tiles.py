@@ -63,7 +63,7 @@ def watched(trainer: Trainer) -> list[dict[str, Any]]:
 
     method.step, method.pool = keep_tiles, keep_partners
     for raw in trainer._batches():
-        trainer._optimise(raw)
+        trainer.stepper.take(trainer.step, raw)
         trainer.step += 1
     return seen
 

@@ -12,7 +12,8 @@ from torch import nn
 from support.resuming import WEIGHTS, check_same, run_two, stop_after
 from support.training_sample import NETWORK, make_trainer, tiny_model, words
 from tilth.errors import ConfigError
-from tilth.models.config import NetworkConfig
+from tilth.models.config import FusionConfig, NetworkConfig
+from tilth.sensors import get_sensor
 from tilth.training.config import LoopConfig, TransferConfig
 from tilth.training.freezing import Freezing, rate_share
 from tilth.training.optimiser import build_optimiser
@@ -60,7 +61,7 @@ def test_encoder_that_is_never_frozen_learns(catalogs, tmp_path):
 def test_encoder_frozen_at_first_learns_from_the_step_after(catalogs, tmp_path):
     transfer = {"frozen": "first", "frozen_steps": 2}
     trainer, _ = make_trainer(tmp_path / "run", {"steps": 3, "transfer": transfer}, catalogs=catalogs, method="supervised")
-    assert [trainer.freezing.at(step) for step in range(3)] == [True, True, False]
+    assert [trainer.stepper.freezing.at(step) for step in range(3)] == [True, True, False]
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.fit()
     assert f"{ENCODER}model.stem.conv.weight" in changed(before, load_file(tmp_path / "run" / WEIGHTS))
@@ -75,14 +76,14 @@ def test_frozen_beginning_equals_a_frozen_training_of_that_length(catalogs, tmp_
         method="supervised",
     )
     seen = {}
-    update = trainer._update
+    update = trainer.stepper.update
 
-    def watch(found, before):
-        update(found, before)
+    def watch(*given):
+        update(*given)
         if trainer.step == 1:
             seen.update({name: value.clone() for name, value in trainer.model.state_dict().items()})
 
-    trainer._update = watch
+    trainer.stepper.update = watch
     trainer.fit()
     assert changed(seen, always) == set()
 
@@ -119,20 +120,28 @@ def test_two_processes_freeze_what_one_does(server, data, tmp_path):
         torch.testing.assert_close(right[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_what_sits_behind_an_encoder_learns_on():
+@pytest.mark.parametrize("sensor", ["rgb", "s1+s2_l2a"], ids=["alone", "two branches"])
+def test_what_sits_behind_an_encoder_learns_on(sensor):
     """A pyramid behind a plain transformer never comes with weights: frozen, it would stay random."""
     network = NetworkConfig(
-        name="upernet_vit_b", image_size=64, options={"width": 24, "depth": 4, "heads": 2, "patch": 16, "decoder_channels": 8}
+        name="upernet_vit_b",
+        image_size=64,
+        options={"width": 24, "depth": 4, "heads": 2, "patch": 16, "decoder_channels": 8},
+        fusion=FusionConfig() if "+" in sensor else None,
     )
-    model = tiny_model(network=network).train()
+    model = tiny_model(get_sensor(sensor), network).train()
+    branches = getattr(model.network, "branches", ())
+    starts = [f"encoder.{branch}." for branch in branches] or ["encoder."]
     freezing = Freezing(model, TransferConfig(frozen="always"))
     freezing.before(0)
     learning = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad and name.startswith("encoder.")}
-    assert learning
-    assert all(name.startswith(("encoder.pyramid.", "encoder.norms.")) for name in learning)
+    for start in starts:
+        own = {name.removeprefix(start) for name in learning if name.startswith(start)}
+        assert own
+        assert all(name.startswith(("pyramid.", "norms.")) for name in own)
+        assert not model.network.get_submodule(f"{start}blocks.0").training
     norms = {name: part.training for name, part in model.network.named_modules() if isinstance(part, nn.BatchNorm2d)}
     assert all(norms.values())
-    assert not model.network.encoder.blocks[0].training
 
 
 def test_layers_that_nothing_uses_stay_still_when_the_encoder_joins():
@@ -172,7 +181,7 @@ def test_every_group_is_given_its_share_of_the_rate(catalogs, tmp_path):
         method="supervised",
     )
     trainer.fit()
-    rates = sorted({round(group["lr"], 12) for group in trainer.optimiser.param_groups})
+    rates = sorted({round(group["lr"], 12) for group in trainer.stepper.optimiser.param_groups})
     assert rates == pytest.approx([0.5 * 0.8**exponent for exponent in (5, 4, 3, 2, 1, 0)])
 
 

@@ -63,15 +63,15 @@ def test_same_seed_same_weights_another_seed_others(tmp_path, catalogs):
 def test_step_that_is_not_finite_changes_nothing(tmp_path, catalogs):
     trainer, _ = make_trainer(tmp_path / "run", {"steps": 5, "average_decay": 0.9}, catalogs=catalogs)
     spoil_steps(trainer, {2})
-    kept, update = [], trainer._update
+    kept, update = [], trainer.stepper.update
 
     def watched(*given):
         # The statistics of the spoilt pass are in the buffers here; what counts is what is left afterwards.
         update(*given)
-        optimiser = copy.deepcopy(trainer.optimiser.state_dict()["state"])
-        kept.append((weights(trainer), copy.deepcopy(trainer.average.model.state_dict()), optimiser))
+        optimiser = copy.deepcopy(trainer.stepper.optimiser.state_dict()["state"])
+        kept.append((weights(trainer), copy.deepcopy(trainer.stepper.average.model.state_dict()), optimiser))
 
-    trainer._update = watched
+    trainer.stepper.update = watched
     result = trainer.fit()
     assert result.skipped == 1
     assert same(kept[1][0], kept[2][0])
@@ -110,7 +110,7 @@ def test_gradient_is_clipped_to_the_norm(tmp_path, catalogs):
     norms = []
     for name, limit in (("free", None), ("clipped", 0.01)):
         trainer, _ = make_trainer(tmp_path / name, {"steps": 1, "clip_norm": limit}, catalogs=catalogs)
-        trainer.optimiser.register_step_pre_hook(
+        trainer.stepper.optimiser.register_step_pre_hook(
             lambda optimiser, *_: norms.append(
                 math.sqrt(sum(float(p.grad.square().sum()) for group in optimiser.param_groups for p in group["params"]))
             )
@@ -258,7 +258,7 @@ def test_compiled_network_that_is_stopped_and_resumed_ends_with_the_same_bits(tm
 def test_rate_of_every_step_is_that_of_the_schedule(tmp_path, catalogs):
     trainer, _ = make_trainer(tmp_path / "run", {"steps": 6, "schedule": {"warmup_steps": 2}, "learning_rate": 0.01}, catalogs=catalogs)
     used = []
-    trainer.optimiser.register_step_pre_hook(lambda optimiser, *_: used.append({group["lr"] for group in optimiser.param_groups}))
+    trainer.stepper.optimiser.register_step_pre_hook(lambda optimiser, *_: used.append({group["lr"] for group in optimiser.param_groups}))
     trainer.fit()
     wanted = [0.005, 0.01, *(0.01 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4))]
     assert [rate for (rate,) in used] == pytest.approx(wanted)
@@ -446,4 +446,4 @@ def test_plateau_listens_to_the_score_or_the_loss_of_validation(catalogs, tmp_pa
     loop = {"learning_rate": 0.1, "validate_every": 1, "schedule": {"kind": "plateau", "patience": 2, "factor": 0.5, "watch": watch}}
     trainer, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs, method="supervised", validate=lambda _model: next(scores))
     trainer.fit()
-    assert trainer.rate.at(4) == (0.1 if watch == "score" else 0.05)
+    assert trainer.stepper.rate.at(4) == (0.1 if watch == "score" else 0.05)

@@ -94,15 +94,39 @@ def test_tiles_of_a_city_are_no_seasons(catalog):
         dataset_of(catalog_of(rows))
 
 
+def test_tiles_of_other_ground_are_places_of_their_own_where_footprints_say_so(catalog):
+    shapely = pytest.importorskip("shapely")
+    first = catalog.table.to_pylist()[0]
+    # Two columns of ground, the upper right one in three seasons of which one is shifted a little, and two tiles without footprint.
+    west = [(10.0, 50.0), (10.01, 50.0), (10.0, 50.01), (10.01, 50.01), (10.0101, 50.0102), (10.01, 50.01), None, None]
+    boxes = [None if corner is None else shapely.to_wkb(shapely.box(*corner, corner[0] + 0.01, corner[1] + 0.01)) for corner in west]
+    rows = [first | {"tile_id": str(number), "location_id": "city", "geometry": box} for number, box in enumerate(boxes)]
+    rows.append(first | {"tile_id": "other", "location_id": "town", "geometry": boxes[0]})
+    places = find_places(catalog_of(rows).table)
+    assert [places.seasons(place) for place in range(len(places))] == [[0], [1], [2], [3, 4, 5], [6, 7], [8]]
+    many = [first | {"tile_id": str(number), "location_id": "a city", "geometry": shapely.to_wkb(shapely.box(number, 0, number + 1, 1))}
+            for number in range(MOST_SEASONS + 1)]  # fmt: skip
+    assert len(find_places(catalog_of(many).table)) == len(many)
+
+
 def test_every_place_comes_once_an_epoch_in_a_season_drawn_anew(catalog):
     dataset = dataset_of(catalog, batch_size=5)
     assert dataset.order.sizes["labelled"] == len(SEASONS)
-    drawn = [raw.tile_id for raw in raw_batches(dataset, range(200))]
+    drawn = [raw.tile_id for raw in raw_batches(dataset, range(20))]
     assert all(sorted(tile.split("/")[0] for tile in epoch) == list("01234") for epoch in drawn)
     counts = Counter(tile for epoch in drawn for tile in epoch)
-    assert counts["1/0"] == counts["4/0"] == 200
-    # Uniform: 200 draws of four differ from 50 by less than five deviations.
-    assert all(abs(counts[f"0/{season}"] - 50) < 31 for season in range(4))
+    assert counts["1/0"] == counts["4/0"] == 20
+    assert all(counts[f"0/{season}"] > 0 for season in range(4))
+
+
+def test_seasons_are_drawn_uniformly_and_independently_of_the_slot(catalog):
+    order = dataset_of(catalog, batch_size=5).order
+    drawn = np.array([[order.season("labelled", step, slot, 4) for slot in range(5)] for step in range(400)])
+    # Five deviations of 2000 draws, and of 1600 pairs.
+    assert np.abs(np.bincount(drawn.ravel(), minlength=4) - 500).max() < 5 * np.sqrt(2000 * 3 / 16)
+    pairs = drawn[:, :-1].ravel() * 4 + drawn[:, 1:].ravel()
+    assert np.abs(np.bincount(pairs, minlength=16) - 100).max() < 5 * np.sqrt(1600 * 15 / 256)
+    assert order.season("labelled", 0, 0, 1) == 0
 
 
 def test_the_season_depends_on_step_and_slot_alone(catalog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,16 +205,19 @@ def check_reference(catalog: Catalog, row: int, look: Look) -> Iterator[Finding]
     """
     if REFERENCE_COLUMN not in catalog.table.column_names or (file := catalog.table[REFERENCE_COLUMN][row].as_py()) is None:
         return
-    tile, expected = catalog.tile(row), "class ids of the scheme of the label, on the grid of the image"
+    tile, found = catalog.tile(row), None
     try:
-        difference = grid_difference(read_info(tile.image), read_info(file))
-        ids = read_label(file, tile.window) if look.pixels else np.empty((0, 0), np.uint8)
+        info = read_info(file)
+        # An image that cannot be read is found elsewhere.
+        with suppress(DataError, MissingFileError):
+            found = grid_difference(read_info(tile.image), info, "reference")
+        if found is None and look.pixels and tile.scheme is not None:
+            outside = count_classes(read_label(file, tile.window), catalog.schemes[tile.scheme])[1]
+            found = f"value {next(iter(outside))}" if outside else None
     except (DataError, MissingFileError) as error:
-        yield make_finding("reference", tile.tile_id, file, expected, str(error).removeprefix(f"{file}: "))
-        return
-    strange = ids[(ids != IGNORE_INDEX) & (ids >= len(catalog.schemes[tile.scheme]))] if tile.scheme else ids[:0].reshape(-1)
-    if difference or strange.size:
-        yield make_finding("reference", tile.tile_id, file, expected, difference or f"value {strange[0]}")
+        found = str(error).removeprefix(f"{file}: ")
+    if found is not None:
+        yield make_finding("reference", tile.tile_id, file, "class ids as in the label, on the grid of the image", found)
 
 
 def _reading_problem(error: Exception, tile: Tile, uri: str) -> Finding:

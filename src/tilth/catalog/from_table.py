@@ -56,9 +56,14 @@ def import_table(
     root = Path(uris.absolute_uri(config.root)) if config.root is not None else file.absolute().parent
     written = _texts(table["image"], f"{file}: column {config.columns.get('image', 'image')!r}")
     table = _set(table, "image", uris.make_absolute(written, root))
-    if "label" in table.column_names:
-        label = _texts(table["label"], f"{file}: column {config.columns.get('label', 'label')!r}", empty=True)
-        table = _set(table, "label", uris.make_absolute(label, root))
+    for name in schema.FILE_COLUMNS[1:]:
+        if name in table.column_names:
+            paths = _texts(table[name], f"{file}: column {config.columns.get(name, name)!r}", empty=True)
+            table = _set(table, name, uris.make_absolute(paths, root))
+    if "location_id" in table.column_names:
+        places = schema.cast(table["location_id"], pa.string(), "location_id")
+        # Rows without a place must not all be of one that has no name.
+        table = _set(table, "location_id", pc.if_else(pc.equal(places, ""), pa.scalar(None, pa.string()), places))
     # Asked for first, because headers of a million images take minutes.
     scheme = _scheme(table, config, str(file))
     windows = _windows(table, config, str(file))

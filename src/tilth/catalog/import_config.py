@@ -23,6 +23,7 @@ NAMED_COLUMNS = (
     "location_id",
     "label",
     "label_kind",
+    "reference",
     "split",
     "source",
     "licence",
@@ -35,8 +36,8 @@ class ImportConfig(Config):
     Attributes:
         sensor: built-in name, sum of names, or YAML file, of all images; a column of that name is left out.
         columns: name of the table's column for a column of the catalog (``tile_id``, ``image``, ``window`` or ``col``, ``row``, ``width``
-            and ``height``, ``crs``, ``geometry``, ``datetime``, ``location_id``, ``label``, ``label_kind``, ``split``, ``source``,
-            ``licence``), where it has another name there. All other columns are kept as they are.
+            and ``height``, ``crs``, ``geometry``, ``datetime``, ``location_id``, ``label``, ``label_kind``, ``reference``, ``split``,
+            ``source``, ``licence``), where it has another name there. All other columns are kept as they are.
         root: folder that relative paths of the table start from; by default the table's own.
         window_px: side of all tiles in pixels, where the table has no windows: each image is one tile from its upper left corner.
         headers: read the header of every image, for its size, CRS and place, and to find those that cannot be read or are not of the

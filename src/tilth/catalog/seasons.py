@@ -76,7 +76,7 @@ def find_places(table: pa.Table) -> Places:
 
 
 def _by_ground(groups: NDArray[np.int64], geometry: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Divide groups (N,) of rows between neighbours whose footprints lie more than half their size apart; rows without one stay together."""
+    """Divide groups (N,) of rows where neighbouring footprints lie more than half their size apart; rows without one stay together."""
     rows = np.flatnonzero(np.bincount(groups)[groups] > 1)
     if not len(rows) or geometry.null_count == len(geometry):
         return groups

@@ -65,7 +65,7 @@ def plan_labels(catalog: Catalog, identity: str, shard_tiles: int, *, given: boo
         catalog: N tiles.
         identity: what labels depend on besides the tiles: model and settings.
         shard_tiles: tiles of a shard, more where one image has more.
-        given: what is made is about the labels that all tiles have: it depends on them, and an image with two labels gets a raster for each.
+        given: what is made is of the labels that all tiles have: it depends on them, and an image with two labels gets two rasters.
     """
     table, windows = catalog.table, window_array(catalog.table)
     keys = pc.binary_join_element_wise(table["image"], table["label"], "\n") if given else table["image"]

@@ -27,7 +27,8 @@ INPUT_OPTIONS = frozenset(
     {
         *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
         *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
-        *("catalogs", "groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "references", "assessments"),
+        *("catalogs", "groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "references"),
+        "assessments",
     }
 )
 """Options that may name what a verb reads: paths, patterns, or words such as ``rgb`` for what needs no file."""

@@ -159,7 +159,14 @@ _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
     ),
     ("learning_rate", "train", "Learning rate", "number", True, ""),
     ("loss", "val", "Loss on validation tiles", "number", False, ""),
-    ("validation_loss", "val", "Loss on held-out tiles, without labels", "number", False, ""),
+    (
+        "validation_loss",
+        "val",
+        "Loss on held-out tiles",
+        "number",
+        False,
+        "Mean cross-entropy of the labels under the model's map; for mae, how badly hidden patches are painted.",
+    ),
 )
 # Names of the scalars, of which a class's id or name follows after a slash; title; what to look for.
 _CLASS_CHARTS = (

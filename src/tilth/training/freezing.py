@@ -8,6 +8,8 @@ from collections.abc import Callable
 from torch import nn
 
 from tilth.errors import ConfigError
+from tilth.models.fused import FusedNetwork
+from tilth.models.network import SegmentationNetwork
 from tilth.models.segmenter import Segmenter
 from tilth.models.weights.report import BEHIND_ENCODER
 from tilth.training.config import TransferConfig
@@ -35,11 +37,12 @@ class Freezing:
         """
         self._config, self._alone = config, alone
         self._encoder = model.network.encoder
-        self._behind = [part for name, part in model.network.named_modules() if f"{name}.".startswith(BEHIND_ENCODER)]
+        behind = _behind_encoders(model.network)
+        self._behind = [part for name, part in model.network.named_modules() if f"{name}.".startswith(behind)]
         self.parameters = [
             parameter
             for name, parameter in model.network.named_parameters()
-            if name.startswith("encoder.") and not name.startswith(BEHIND_ENCODER) and parameter.requires_grad
+            if name.startswith("encoder.") and not name.startswith(behind) and parameter.requires_grad
         ]
         if config.frozen == "always":
             self._learn(on=False)
@@ -68,6 +71,13 @@ class Freezing:
     def _learn(self, *, on: bool) -> None:
         for parameter in self.parameters:
             parameter.requires_grad_(on)
+
+
+def _behind_encoders(network: SegmentationNetwork) -> tuple[str, ...]:
+    """Beginnings of the names of what sits behind the encoder, or behind that of each branch."""
+    if not isinstance(network, FusedNetwork):
+        return BEHIND_ENCODER
+    return tuple(start.replace("encoder.", f"encoder.{branch}.", 1) for branch in network.branches for start in BEHIND_ENCODER)
 
 
 def rate_share(model: nn.Module, config: TransferConfig) -> Callable[[str], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,12 +68,12 @@ def foresee(options: PretrainOptions | FinetuneOptions, *, tiles_there: bool = T
     cost = estimate_step(options.method, options.settings, network, sensor, scheme, options.loop, options.weak.size)
     rates = given_rates(options.speed) or rates or measured_rates(options)
     seconds = rates.seconds(cost)
-    counts = _counts(tiles)
+    counts, walked = _counts(tiles), _counts(tiles, {stream.source for stream in kind.streams.values() if stream.seasons})
     values = {
         "network": network.title,
         "steps": options.loop.steps,
         "tiles": counts,
-        "passes": {name: options.loop.steps * options.loop.batch_size / count for name, count in counts.items()},
+        "passes": {name: options.loop.steps * options.loop.batch_size / count for name, count in walked.items()},
         **asdict(cost),
         "operations": cost.operations,
         "seconds_a_step": seconds,
@@ -135,11 +135,14 @@ def _assumed() -> tuple[Any, Any]:
     return get_sensor(ASSUMED_SENSOR), ClassScheme(name="assumed", classes=classes)
 
 
-def _counts(tiles: TrainingTiles | None) -> dict[str, int]:
+def _counts(tiles: TrainingTiles | None, by_place: Collection[str] = ()) -> dict[str, int]:
+    """Count tiles, or places where a pass goes over these and not over each of their seasons."""
+    from tilth.catalog.seasons import find_places
+
     if tiles is None:
         return {}
     parts = {"labelled": tiles.labelled, "unlabelled": tiles.pool}
-    return {name: len(rows) for name, rows in parts.items() if rows is not None}
+    return {name: len(find_places(rows.table) if name in by_place else rows) for name, rows in parts.items() if rows is not None}
 
 
 def _lines(options: PretrainOptions | FinetuneOptions, values: Mapping[str, Any], cost: StepCost, rates: Rates, assumed: bool) -> list[str]:

@@ -84,7 +84,7 @@ def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Conso
         from tilth.imagery.write import write_json
 
         write_json(run.folder / ORIGIN_FILE, start.origin)
-    _tell(console, options, tiles, streams)
+    _tell(console, options, tiles, streams, dataset.order.sizes)
     if options.loop.transfer.frozen == "always" and start.origin is None and not options.network.pretrained:
         console.warn("the encoder is frozen and its weights are random: only the decoder learns; give initial_weights")
     result = _fit(trainer, run, options.resume)
@@ -102,14 +102,19 @@ def _score_in_words(method: Method, score: float) -> str:
     return f"validation mIoU {100 * score:.1f} %" if method.needs_labels else f"validation loss {score:.4g}"
 
 
-def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams: Mapping[str, Catalog]) -> None:
-    """Say what was decided about the tiles and what looks wrong with them."""
+def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams: Mapping[str, Catalog], sizes: Mapping[str, int]) -> None:
+    """Say what was decided about the tiles and what looks wrong with them; a pass over a stream goes over ``sizes`` of them."""
     from tilth.verbs.train_data import small_tiles
 
     if tiles.pool is not None and tiles.left_out:
         console.say(
             f"unlabelled pool: {len(tiles.pool)} tiles; {tiles.left_out} left out, which show labelled tiles or tiles of other splits"
         )
+    for name, rows in streams.items():
+        if sizes[name] < len(rows):
+            console.say(
+                f"{name}: {len(rows)} tiles show {sizes[name]} places (equal location_id) in several seasons; a pass shows each in one"
+            )
     small = small_tiles(streams, options.weak.size, options.weak.scale_max)
     if small is not None:
         console.warn(small)
