@@ -167,6 +167,24 @@ def test_wrong_card_is_refused_by_name(case):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "fragment"),
+    [
+        ({"shares": {"train": [50, 50]}}, "stores.shares: train needs a share for each class of labels, got 2"),
+        ({"other_order": "osm-displai"}, "did you mean 'osm-display'?"),
+        ({"label": None}, "stores.label and labels need each other"),
+        ({"images": [{"key": "s1_{index}"}]}, "stores.images: every array needs a sensor"),
+    ],
+)
+def test_wrong_stores_of_a_card_are_refused_before_anything_is_copied(spoil, fragment):
+    tree = load_card("ssl4eo-s12-osm").model_dump(mode="json")
+    tree["labels"] = [{"classes_of": "osm"}]
+    Card.parse(tree)
+    with pytest.raises(ConfigError) as error:
+        Card.parse(tree | {"stores": tree["stores"] | spoil})
+    assert fragment in str(error.value)
+
+
 def test_bare_numbers_do_not_become_stems():
     """YAML reads 2_10 as 210; a text is taken apart instead."""
     assert Card.parse(card_with(splits__stems=yaml.safe_load("{train: 2_10 2_11}"))).splits.stems == {"train": ("2_10", "2_11")}

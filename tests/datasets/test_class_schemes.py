@@ -47,6 +47,12 @@ def test_contest_codes_are_those_of_the_specification():
     assert {code: stored_values("dfc2020")[code] for code in ids} == ids
 
 
+def test_codes_for_what_a_product_could_not_see_are_no_label():
+    unseen = {"worldcover": [0], "esri": [0, 10], "urban-atlas": [0, 91000, 92000], "osm": [0], "dfc2020": [0, 3, 8]}
+    for name, codes in unseen.items():
+        assert [stored_values(name)[code] for code in codes] == [IGNORE_INDEX] * len(codes)
+
+
 def test_unknown_scheme_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="unknown class scheme 'worldcovr'; did you mean 'worldcover'"):
         get_scheme("worldcovr")

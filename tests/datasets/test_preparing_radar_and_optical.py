@@ -1,49 +1,22 @@
 """Sets with radar, optical bands and noisy labels: LMDB stores and folders of GeoTIFF become the same kind of catalog, pixel for pixel."""
 
-import hashlib
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support import public_stores
-from support.public_stores import draw, packed, store, tile_records
-from tilth.catalog.table import Catalog
-from tilth.classes import get_scheme
-from tilth.cli.main import main
-from tilth.datasets import store_plan
-from tilth.datasets.options import PrepareConfig
-from tilth.datasets.prepare import prepare_dataset
-from tilth.datasets.records import read_record
-from tilth.errors import DataError, UsageError
+from support.public_stores import assert_labels, contents, draw, prepare, store, tile_records
+from tilth.datasets.joining import check_joined, join_rasters
+from tilth.datasets.shelf import load_card
+from tilth.errors import DataError
 from tilth.imagery.read import read_label, read_pixels
+from tilth.imagery.write import write_raster
 from tilth.sensors import get_sensor
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "cromss" / "data_processing.npz"
-
-
-def prepare(name: str, folder: Path, out: Path, **options: object) -> tuple[Catalog, list[str]]:
-    lines: list[str] = []
-    done = prepare_dataset(PrepareConfig(name=name, folder=folder, **options), out, warn=lines.append)
-    return Catalog.open(done.path), lines
-
-
-def assert_labels(catalog: Catalog, truth: dict[str, np.ndarray], prefix: str) -> None:
-    labels = {tile.tile_id.removeprefix(f"{prefix}/"): tile.label for tile in catalog.tiles()}
-    assert set(labels) == set(truth)
-    for name, ids in truth.items():
-        np.testing.assert_array_equal(read_label(labels[name]), ids)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_four_seasons_are_four_tiles_of_one_place(tmp_path):
@@ -111,9 +84,11 @@ def test_labels_are_decoded_as_the_reference_does(card, label, case, tmp_path):
     np.testing.assert_array_equal(read_label(catalog.tile(0).label), target)
 
 
-@pytest.mark.parametrize("layer", ["s12", "s2", "s1"])
-def test_contest_folders_become_joined_images(layer, tmp_path):
+@pytest.mark.parametrize(("layer", "decibels"), [("s12", "float32"), ("s12", "float64"), ("s2", "float32"), ("s1", "float64")])
+def test_contest_folders_become_joined_images(layer, decibels, tmp_path):
     truth = public_stores.plant_dfc(tmp_path / "set")
+    for file in (tmp_path / "set").rglob("*_s1_*.tif"):
+        public_stores.raster(file, read_pixels(str(file)).data.astype(decibels))
     catalog, lines = prepare("dfc2020", tmp_path / "set", tmp_path / "out", layer=layer)
     assert_labels(catalog, truth, "dfc2020")
     assert catalog.counts("split") == {"train": 2, "test": 2}
@@ -126,15 +101,15 @@ def test_contest_folders_become_joined_images(layer, tmp_path):
 
 
 def test_trees_of_bands_are_joined_and_seasons_paired_by_date(tmp_path):
-    truth = public_stores.plant_trees(tmp_path / "set")
+    truth = public_stores.plant_trees(tmp_path / "set", seasons=2)
     catalog, lines = prepare("ssl4eo-s12", tmp_path / "set", tmp_path / "out")
     assert lines == []
     assert_labels(catalog, truth, "ssl4eo-s12")
-    assert catalog.counts("location_id") == {"ssl4eo-s12/0000000": 4, "ssl4eo-s12/0000001": 4}
-    assert catalog.counts("split") == {"train": 8}
+    assert catalog.counts("location_id") == {"ssl4eo-s12/0000000": 2, "ssl4eo-s12/0000001": 2}
+    assert catalog.counts("split") == {"train": 4}
     times = [time.strftime("%Y%m%dT%H%M%S") for time in catalog.column("datetime")]
-    assert times == [f"{date}T054639" for date in public_stores.DATES] * 2
-    for tile, season in zip([tile for tile in catalog.tiles() if "/0000001/" in tile.tile_id], range(4), strict=True):
+    assert times == [f"{date}T054639" for date in public_stores.DATES[:2]] * 2
+    for tile, season in zip([tile for tile in catalog.tiles() if "/0000001/" in tile.tile_id], range(2), strict=True):
         levels = read_pixels(tile.image).data
         assert levels.shape == (15, 24, 24)
         expected = [-10 - season, -20 - season, *(100 * (number + 1) + 10 * season + 1 for number in range(13))]
@@ -143,179 +118,88 @@ def test_trees_of_bands_are_joined_and_seasons_paired_by_date(tmp_path):
 
 
 def test_missing_season_of_one_sensor_is_named(tmp_path):
-    public_stores.plant_trees(tmp_path / "set")
+    public_stores.plant_trees(tmp_path / "set", seasons=2)
     scene = min((tmp_path / "set" / "s1" / "0000001").iterdir())
     for file in scene.iterdir():
         file.unlink()
     with pytest.raises(
-        DataError, match=r"0000001/20200302\S*/B2.tif: 4 of 8 images lack a band or a season, expected one of each .*s1/0000001"
+        DataError, match=r"0000001/20200302\S*/B2.tif: 2 of 4 images lack a band or a season, expected one of each .*s1/0000001"
     ):
         prepare("ssl4eo-s12", tmp_path / "set", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     catalog, lines = prepare("ssl4eo-s12", tmp_path / "set", tmp_path / "out", partial=True)
-    assert len(catalog) == 4
+    assert len(catalog) == 2
     assert any("left out" in line for line in lines)
 
 
-def test_missing_band_is_named(tmp_path):
-    public_stores.plant_trees(tmp_path / "set", places=1)
-    min((tmp_path / "set" / "s2c" / "0000000").rglob("B11.tif")).unlink()
-    with pytest.raises(DataError, match=r"1 of 4 images lack a band or a season"):
-        prepare("ssl4eo-s12", tmp_path / "set", tmp_path / "out")
+def test_two_rasters_for_one_image_are_refused(tmp_path):
+    public_stores.plant_dfc(tmp_path / "set")
+    file = min((tmp_path / "set").rglob("*_s1_*_p0.tif"))
+    shutil.copy(file, file.with_name(file.name.replace("_p0", "_copy_p0")))
+    with pytest.raises(DataError, match=r"_p0.tif: the same raster of a place as \S*_p0.tif; keep one of them"):
+        prepare("dfc2020", tmp_path / "set", tmp_path / "out")
 
 
-def test_radar_and_optical_of_another_size_are_refused(tmp_path):
-    records = tile_records(0, 16, np.zeros((16, 16), np.uint8), "dw_")
-    records["s1_0"] = packed(draw(0, (2, 16, 18), -30, 0, "float32"), "s1_place0.tif")
-    store(tmp_path / "set" / "dw_train", records)
-    with pytest.raises(
-        DataError, match=r"record 's2_0': 13 bands of 16 x 16 pixels, expected 13 bands on the grid of .*'s1_0', 2 bands of 18 x 16"
-    ):
-        prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "out")
+@dataclass(frozen=True)
+class Raster:
+    path: str
+    values: dict[str, str]
+    source: int = 0
 
 
-def test_pixels_without_finite_decibels_are_not_valid(tmp_path):
-    radar = draw(0, (2, 16, 16), -30, 0, "float32")
-    radar[1, 3, 4] = np.nan
-    radar[0, 5, 6] = -np.inf
-    records = tile_records(0, 16, ONES, "dw_") | {"s1_0": packed(radar, "s1_place0.tif")}
-    store(tmp_path / "set" / "dw_train", records)
-    catalog, _ = prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "out")
-    valid = read_pixels(catalog.tile(0).image).valid
-    assert np.argwhere(~valid).tolist() == [[3, 4], [5, 6]]
+@pytest.mark.parametrize(("radar", "told"), [(("0305", "0912", "1211"), True), (("0305", "0620", "1130"), False)])
+def test_places_whose_sensors_lack_different_seasons_are_told(radar, told):
+    layer = load_card("ssl4eo-s12").layer("s12")
+    layer = layer.model_copy(update={"joined": (layer.joined[0], layer.pattern[0])})
+    images = [Raster(f"s2c/7/2020{day}/B2.tif", {"location": "7", "stem": f"2020{day}"}) for day in ("0302", "0611", "1208")]
+    scenes = [f"S1{letter}_2020{day}" for letter, day in zip("BAB", radar, strict=True)]
+    found = [Raster(f"s1/7/{scene}/VV.tif", {"location": "7", "scene": scene}) for scene in scenes]
+    joined = join_rasters(layer, images, lambda _: found)
+    assert [joined[image.path][0] for image in images] == [item.path for item in found]
+    lines: list[str] = []
+    assert check_joined(layer, images, joined, partial=False, warn=lines.append) == {image.path for image in images}
+    assert lines == (
+        [
+            f"s2c/7/20200611/B2.tif: 93 days from s1/7/{scenes[1]}/VV.tif, and 1 of 3 images are made of rasters more than 60 days apart; "
+            "a place may lack one season of one sensor and another of the other: remove those without a partner"
+        ]
+        if told
+        else []
+    )
 
 
-class Evil:
-    def __init__(self, target: Path):
-        self.target = target
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.target}",))
-
-
-def change(**values: object):
-    return lambda records, _: records.update(values)
-
-
-ONES = np.ones((16, 16), np.uint8)
-BAD = {
-    "key missing": (lambda records, _: records.pop("s2_1"), r"1 of 2 records 's2_\{index\}' are missing, first 's2_1'"),
-    "labels missing": (lambda records, _: (records.pop("dw_0"), records.pop("dw_1")), r"no record 'dw_\{index\}'; there are records s1_"),
-    "other scheme": (change(dw_1=packed(80 * ONES, "dw_place1.tif")), r"record 'dw_1': value 80 in 256 pixels, expected 0, 1, 2"),
-    "ids differ": (change(dw_1=packed(ONES, "dw_place7.tif")), r"'dw_1' is of 'dw_place7.tif', and .*ids do not match"),
-    "cut array": (change(s1_1=(b"123", (2, 16, 16), "s1_place1.tif")), r"'s1_1': holds 3 bytes, expected 2,048 for 2 x 16 x 16 of float32"),
-    "malicious": (lambda records, place: records.update(s1_1=Evil(place / "owned")), r"'s1_1': no record .*: asks for \w+.system"),
-    "array pickle": (change(s1_1=np.zeros(3)), r"'s1_1': no record .*: asks for numpy"),
-    "no pickle": (change(s1_1=b"\x00\x01"), r"'s1_1': no record of bytes, shape and id"),
-    "no tuple": (change(s1_1=[1, 2]), r"'s1_1': expected a record of bytes, shape and id, found list of 2"),
-    "strange shape": (change(s1_1=(b"", (0, -1), "s")), r"'s1_1': expected a shape of 1 to 4 whole numbers"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_store_is_refused_in_one_line(case, tmp_path, capsys):
-    spoil, message = BAD[case]
-    records = tile_records(0, 16, ONES, "dw_") | tile_records(1, 16, ONES, "dw_")
-    spoil(records, tmp_path)
-    store(tmp_path / "set" / "dw_train", records)
-    with pytest.raises(DataError, match=message) as caught:
-        prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "owned").exists()
-    assert not (tmp_path / "out").exists()
-    assert main(["datasets", "prepare", "ssl4eo-s12-dw", str(tmp_path / "set"), "--out", str(tmp_path / "out")]) == 1
-    assert len(capsys.readouterr().err.strip().splitlines()) <= 2
-    if case != "labels missing":
-        catalog, lines = prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "part", partial=True)
-        assert [tile.tile_id for tile in catalog.tiles()] == ["ssl4eo-s12-dw/train/place0"]
-        assert any("left out" in line for line in lines)
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.1, 0.6, 0.97])
-@pytest.mark.parametrize("folder", [True, False])
-def test_truncated_store_is_refused_and_kills_nobody(kept, folder, tmp_path):
-    public_stores.plant_tiles(tmp_path / "set", "dw_", 11)
-    (tmp_path / "set" / ("dw_test.lmdb" if folder else "dw_train.lmdb")).rename(tmp_path / "away")
-    file = tmp_path / "set" / ("dw_train.lmdb/data.mdb" if folder else "dw_test.lmdb")
-    os.truncate(file, int(file.stat().st_size * kept))
-    with pytest.raises(DataError, match=r"dw_\w+.*(truncated|no LMDB store)"):
-        prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "out")
-
-
-def test_what_is_no_store_is_named(tmp_path):
-    (tmp_path / "set").mkdir()
-    with pytest.raises(DataError, match=r"no LMDB store of data set 'ssl4eo-s12-nol' found, expected \*label\*, \*s1\*, \*s2\*"):
-        prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out")
-    public_stores.plant_nol(tmp_path / "set")
-    (tmp_path / "set" / "dw_labels.lmdb").rename(tmp_path / "set" / "maps.lmdb")
-    with pytest.raises(DataError, match=r"0 LMDB stores are called \*label\*, expected one; there are 0k_251k_uint8_s1.lmdb, "):
-        prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out")
-    with pytest.raises(UsageError, match="--sensor s1: 2 bands of float32, stores of 'ssl4eo-s12-nol' hold 15 of uint8"):
-        prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out", sensor="s1")
-    with pytest.raises(UsageError, match="its stores hold all bands; leave --layer out"):
-        prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out", layer="s1")
-
-
-def test_two_stores_of_one_split_are_refused(tmp_path):
-    for name in ("dw_train_a", "dw_train_b"):
-        store(tmp_path / "set" / name, tile_records(0, 16, ONES, "dw_"))
-    with pytest.raises(DataError, match="is split 'train' by its name, and so is"):
-        prepare("ssl4eo-s12-dw", tmp_path / "set", tmp_path / "out")
-
-
-def test_order_of_classes_that_does_not_fit_the_published_shares_is_told(tmp_path):
-    shares = np.array([6.35, 1.57, 9.42, 0.77, 43.78, 0.35, 17.42, 6.59, 0.93, 5.02, 0.82, 6.94, 0.03])
-    osm, other = get_scheme("osm"), get_scheme("osm-display")
-    counts = np.round(shares * 40).astype(int)
-    # Stored as the display dictionary numbers them.
-    stored = np.repeat([other.index(name) + 1 for name in osm.names], counts)
-    stored = np.concatenate([stored, np.zeros(64 * 64 - len(stored), int)]).reshape(64, 64).astype(np.uint8)
-    store(tmp_path / "set" / "osm_train", tile_records(0, 64, stored, "osm_"))
-    _, lines = prepare("ssl4eo-s12-osm", tmp_path / "set", tmp_path / "out")
-    assert len(lines) == 1
-    assert "in the order of scheme 'osm-display' 0 %: prepare it anew with --scheme osm-display" in lines[0]
-    catalog, lines = prepare("ssl4eo-s12-osm", tmp_path / "set", tmp_path / "display", scheme="osm-display")
-    assert lines == []
-    assert catalog.scheme() == other
-    np.testing.assert_array_equal(read_label(catalog.tile(0).label)[stored > 0], stored[stored > 0] - 1)
-    with pytest.raises(UsageError, match="--scheme dw: 9 classes, data set 'ssl4eo-s12-osm' has 13"):
-        prepare("ssl4eo-s12-osm", tmp_path / "set", tmp_path / "nine", scheme="dw")
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_records_of_every_pickle_protocol_are_read(protocol):
-    value = (b"\x00\xff", (1, np.int64(2)), np.int32(7))
-    found = read_record(pickle.dumps(value, protocol), "x")
-    assert (found.data, found.shape, found.name) == (b"\x00\xff", (1, 2), "7")
-
-
-SLOW = """
-import sys, time
-from pathlib import Path
-from tilth.datasets import store_plan
-store_plan.SHARD_BYTES = 1
-replace = Path.replace
-Path.replace = lambda *words: (time.sleep(0.05), replace(*words))[1]
-from tilth.cli.main import main
-sys.exit(main(sys.argv[1:]))
+CARD = """
+name: hill
+title: Hill
+description: One image.
+licence: {name: mine}
+layers: [{pattern: "images/{stem}.tif", sensor: rgb}]
+labels: [{pattern: "labels/{stem}.tif", classes_of: worldcover, align: resample}]
 """
 
 
-def test_killed_import_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    public_stores.plant_nol(tmp_path / "set", places=6, side=16)
-    words = ["datasets", "prepare", "ssl4eo-s12-nol", str(tmp_path / "set"), "--out"]
-    monkeypatch.setattr(store_plan, "SHARD_BYTES", 1)
-    assert main([*words, str(tmp_path / "whole")]) == 0
-    assert len(list((tmp_path / "whole").glob("*.arrow"))) == 12
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *words, str(tmp_path / "killed")], stderr=subprocess.PIPE)
-    while process.poll() is None and len(list((tmp_path / "killed").glob("labels-*.arrow"))) < 3:
-        time.sleep(0.005)
-    assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = min((tmp_path / "killed").glob("images-*.arrow"))
-    before = kept.stat().st_mtime_ns
-    assert not (tmp_path / "killed" / "catalog.parquet").exists()
-    assert main([*words, str(tmp_path / "killed")]) == 0
-    assert kept.stat().st_mtime_ns == before
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+def test_labels_on_another_grid_are_brought_onto_that_of_the_image_by_nearest_neighbour(tmp_path):
+    card, folder = tmp_path / "hill.yaml", tmp_path / "set"
+    card.write_text(CARD)
+    public_stores.raster(folder / "images" / "a.tif", np.zeros((3, 24, 24), np.uint8))
+    (folder / "labels.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 1 images have no mask, .*; labels.zip lies there: unpack it first"):
+        prepare(str(card), folder, tmp_path / "out")
+    (folder / "labels").mkdir()
+    truth = draw(0, (24, 24), 0, 11, "uint8")
+    stored = np.array([*range(10, 91, 10), 95, 100], np.uint8)[truth]
+    # Each pixel is four in the label, and others lie around: what is between two classes would be a third.
+    fine = np.pad(stored.repeat(2, axis=0).repeat(2, axis=1), 6, constant_values=10)
+    label = folder / "labels" / "a.tif"
+    write_raster(label, fine[None], crs="EPSG:32633", transform=(5, 0, 365_970, 0, -5, 5_800_030))
+    assert_labels(prepare(str(card), folder, tmp_path / "out")[0], {"a": truth}, "set")
+    write_raster(label, stored[None], crs="EPSG:32633", transform=(10, 0, 466_000, 0, -10, 5_800_000))
+    with pytest.raises(DataError, match=r"lies at \(366000.0, 5800000.0\), that of its mask"):
+        prepare(str(card), folder, tmp_path / "far")
+
+
+def test_missing_band_is_named(tmp_path):
+    public_stores.plant_trees(tmp_path / "set", places=1, seasons=2)
+    min((tmp_path / "set" / "s2c" / "0000000").rglob("B11.tif")).unlink()
+    with pytest.raises(DataError, match=r"1 of 2 images lack a band or a season"):
+        prepare("ssl4eo-s12", tmp_path / "set", tmp_path / "out")

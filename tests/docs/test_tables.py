@@ -19,6 +19,7 @@ from tilth.datasets.describe import list_cards
 from tilth.datasets.shelf import card_names, load_card
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.methods import method_names
+from tilth.methods.cromss.settings import CromssConfig
 from tilth.methods.mae import MaeConfig
 from tilth.methods.s4p.corrmatch import CorrMatchConfig
 from tilth.methods.s4p.fixmatch import FixMatchConfig
@@ -101,6 +102,7 @@ TABLES = {
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
     "settings mae": settings(MaeConfig, shown_start="settings."),
     "settings sep": settings(SepConfig, shown_start="settings."),
+    "settings cromss": settings(CromssConfig, shown_start="settings."),
     "settings scoring": settings(CurateOptions, "scoring."),
     "settings filters": settings(CurateOptions, "filters."),
     "settings diversity": settings(CurateOptions, "diversity."),
@@ -132,6 +134,17 @@ def test_generated_tables_are_up_to_date(page):
 def test_every_table_is_on_some_page():
     shown = [found["name"] for page in DOCS.glob("*.md") for found in MARKED.finditer(page.read_text(encoding="utf-8"))]
     assert sorted(shown) == sorted(TABLES)
+
+
+def test_tests_that_pages_name_are_there():
+    named = {
+        (page.name, name)
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"`(?:tests/)?((?:\w+/)?test_\w+\.py)`", page.read_text("utf-8"))
+    }
+    assert len(named) > 10
+    there = {found for path in (DOCS.parent / "tests").rglob("test_*.py") for found in (path.name, f"{path.parent.name}/{path.name}")}
+    assert [row for row in sorted(named) if row[1] not in there] == []
 
 
 def test_columns_of_a_catalog_are_listed():

@@ -177,6 +177,11 @@ def test_steps_wait_for_no_number():
         method.step({"labelled": fake}, 40).total.backward()
 
 
+def test_selection_is_switched_off_by_the_bare_word():
+    """YAML takes ``off`` for false."""
+    assert make_method({"selection": False}).config.selection == "off"
+
+
 def test_settings_that_contradict_each_other_are_refused_in_one_line():
     for settings, said in (
         ({"terms": "cc"}, "at most once"),

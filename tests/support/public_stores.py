@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from tilth.catalog.table import Catalog
+from tilth.datasets.options import PrepareConfig
+from tilth.datasets.prepare import prepare_dataset
+from tilth.imagery.read import read_label
 from tilth.imagery.write import write_raster
 
 Ids = dict[str, np.ndarray]
@@ -114,12 +119,12 @@ def plant_dfc(folder: Path) -> Ids:
     return truth
 
 
-def plant_trees(folder: Path, places: int = 2) -> Ids:
+def plant_trees(folder: Path, places: int = 2, seasons: int = 4) -> Ids:
     """s1, s2c and dw: a folder a place, in it one a date, in it a file a band at its own resolution."""
     truth = {}
     for place in range(places):
         name = f"{place:07d}"
-        for season, date in enumerate(DATES):
+        for season, date in enumerate(DATES[:seasons]):
             optical = f"{date}T054639_{date}T054831_T43RCP"
             # Satellites A and B in turn, so that names are not in the order of dates.
             radar = f"S1{'BA'[season % 2]}_IW_GRDH_1SDV_{int(date) + 3}T011529_x"
@@ -133,3 +138,24 @@ def plant_trees(folder: Path, places: int = 2) -> Ids:
             raster(folder / "dw" / name / f"{optical}.tif", ids[None])
             truth[f"{name}/{optical}"] = ids
     return truth
+
+
+def prepare(name: str, folder: Path, out: Path, **options: object) -> tuple[Catalog, list[str]]:
+    """Prepare a set; return its catalog and the warnings."""
+    lines: list[str] = []
+    done = prepare_dataset(PrepareConfig(name=name, folder=folder, **options), out, warn=lines.append)
+    return Catalog.open(done.path), lines
+
+
+def assert_labels(catalog: Catalog, truth: dict[str, np.ndarray], prefix: str) -> None:
+    """Compare every label with class ids by tile id without the prefix."""
+    labels = {tile.tile_id.removeprefix(f"{prefix}/"): tile.label for tile in catalog.tiles()}
+    assert set(labels) == set(truth)
+    for name, ids in truth.items():
+        np.testing.assert_array_equal(read_label(labels[name]), ids)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash every file of a folder."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

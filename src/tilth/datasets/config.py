@@ -171,6 +171,9 @@ class Card(Config):
                 raise ValueError("labels of layers need a pattern, and those of stores have none")
         if self.stores is not None and bool(self.labels) != (self.stores.label is not None):
             raise ValueError("stores.label and labels need each other")
+        for split, shares in self.stores.shares.items() if self.stores is not None else ():
+            if not self.labels or len(shares) != len(self.labels[0].classes):
+                raise ValueError(f"stores.shares: {split} needs a share for each class of labels, got {len(shares)}")
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             raise ValueError(f"layer names must differ; got {', '.join(names)}")

@@ -9,6 +9,7 @@ from tilth.datasets.config import Card, Layer
 from tilth.datasets.download import how_to_get
 from tilth.datasets.encoding import Labels
 from tilth.datasets.patterns import fill
+from tilth.datasets.store_config import Stores
 
 _WIDTH = 100
 _COLUMNS = ("name", "classes", "sensor", "GSD", "images", "licence", "commercial use", "download")
@@ -40,7 +41,7 @@ def _row(card: Card) -> tuple[str, ...]:
         card.name,
         "".join(classes) or "none",
         card.stores.sensor().name if card.stores is not None else _sensor(card.layers[0]),
-        _UNKNOWN if card.stores is not None else _gsd(card.layers[0]),
+        _gsd(card.layers[0] if card.stores is None else card.stores),
         "-" if images is None else f"{images:,}",
         card.licence.name,
         _commercial(card),
@@ -98,8 +99,8 @@ def _sensor(layer: Layer) -> str:
     return layer.sensor if isinstance(layer.sensor, str) else f"{layer.sensor.name} ({', '.join(layer.sensor.band_names)})"
 
 
-def _gsd(layer: Layer) -> str:
-    return _UNKNOWN if layer.gsd_m is None else f"{layer.gsd_m:g} m"
+def _gsd(images: Layer | Stores) -> str:
+    return _UNKNOWN if images.gsd_m is None else f"{images.gsd_m:g} m"
 
 
 def _commercial(card: Card) -> str:
@@ -126,7 +127,8 @@ def _splits(card: Card) -> str:
     rules = card.splits
     if card.stores is not None:
         named = ", ".join(f"{split} where the store's name has {text!r}" for text, split in card.stores.splits.items())
-        return "; ".join(filter(None, (named, f"others {card.stores.rest}" if card.stores.rest else None))) or "none published"
+        rest = f"others {card.stores.rest}" if named and card.stores.rest else card.stores.rest
+        return "; ".join(filter(None, (named, rest))) or "none published"
     if rules.folders:
         named = ", ".join(f"{name} (if there)" if rules.may_lack(name) else name for name in dict.fromkeys(rules.folders.values()))
     elif rules.files:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilth.datasets.layout import Place
 from tilth.errors import DataError, SensorMismatchError, UnreadableFileError
-from tilth.imagery.grid import grid_difference
+from tilth.imagery.grid import grid_difference, shares_ground
 from tilth.imagery.read import RasterInfo, read_info
 from tilth.sensors import Sensor
 
@@ -44,6 +44,7 @@ def read_headers(
     *,
     joined: Path,
     colour: Path | None = None,
+    align: bool = False,
     leave_out: Callable[[str], None] | None = None,
 ) -> tuple[list[Place], Headers]:
     """Read the headers of all images and compare them with the sensor, and with their masks.
@@ -54,6 +55,7 @@ def read_headers(
         progress: told after each image.
         joined: folder for virtual rasters of images that are made of several.
         colour: folder for virtual rasters that show grey pictures in as many bands as the sensor has; None refuses such pictures.
+        align: accept masks on another grid of the same ground.
         leave_out: told, in one line, of images that cannot be read, which are then left out; without it they are refused.
 
     Returns:
@@ -71,7 +73,7 @@ def read_headers(
     damaged: list[UnreadableFileError] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(places), _PART):
-            found = pool.map(partial(_header, sensor=sensor, joined=joined, colour=colour), places[start : start + _PART])
+            found = pool.map(partial(_header, sensor=sensor, joined=joined, colour=colour, align=align), places[start : start + _PART])
             for done, item in enumerate(found, start=start + 1):
                 if isinstance(item, UnreadableFileError):
                     if leave_out is None:
@@ -99,7 +101,7 @@ def read_headers(
     return usable, Headers(np.array(sizes, dtype=np.int32).reshape(-1, 2), placed)
 
 
-def _header(place: Place, sensor: Sensor, joined: Path, colour: Path | None) -> tuple[Place, RasterInfo] | UnreadableFileError:
+def _header(place: Place, sensor: Sensor, joined: Path, colour: Path | None, align: bool) -> tuple[Place, RasterInfo] | UnreadableFileError:
     try:
         info = read_info(place.image)
         mask = None if place.mask is None else read_info(place.mask)
@@ -107,7 +109,7 @@ def _header(place: Place, sensor: Sensor, joined: Path, colour: Path | None) -> 
     except UnreadableFileError as error:
         return error
     difference = None if mask is None else grid_difference(info, mask, "mask")
-    if difference is not None:
+    if difference is not None and not (align and mask is not None and _can_align(info, mask)):
         raise DataError(f"{place.image}: {difference}")
     if parts:
         return _join(place, info, parts, sensor, joined)
@@ -120,6 +122,10 @@ def _header(place: Place, sensor: Sensor, joined: Path, colour: Path | None) -> 
         place = replace(place, image=str(target))
         info = replace(info, uri=place.image, count=len(sensor))
     return place, info
+
+
+def _can_align(image: RasterInfo, mask: RasterInfo) -> bool:
+    return None not in (image.crs, image.transform, mask.crs, mask.transform) and shares_ground(image, mask)
 
 
 def _join(place: Place, info: RasterInfo, parts: Sequence[RasterInfo], sensor: Sensor, folder: Path) -> tuple[Place, RasterInfo]:

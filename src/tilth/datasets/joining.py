@@ -13,6 +13,8 @@ from tilth.datasets.patterns import fill, placeholders
 from tilth.errors import DataError
 
 _DATE = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
+_FAR_DAYS = 60
+"""Between two images of one season; sets take them from about a month around a date, and seasons are three months apart."""
 
 
 class Found(Protocol):
@@ -21,6 +23,11 @@ class Found(Protocol):
     @property
     def path(self) -> str:
         """Absolute path."""
+        ...
+
+    @property
+    def source(self) -> int:
+        """Position of the folder it was found in."""
         ...
 
     @property
@@ -57,6 +64,9 @@ def join_rasters(layer: Layer, images: Sequence[Found], find: Callable[[str], It
 
     Returns:
         For each image its rasters in the order of bands; a list is shorter than ``joined`` where some are missing.
+
+    Raises:
+        DataError: two rasters for one image.
     """
     if not layer.joined:
         return {}
@@ -69,18 +79,22 @@ def join_rasters(layer: Layer, images: Sequence[Found], find: Callable[[str], It
             continue
         names = placeholders(pattern)
         shared, own = sorted(names & layer.placeholders), sorted(names - layer.placeholders)
-        others: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        others: dict[tuple[str, ...], dict[str, Found]] = defaultdict(dict)
         for match in find(pattern):
-            others[tuple(match.values[name] for name in shared)][match.values[own[0]] if own else ""] = match.path
+            of_place = others[tuple(match.values[name] for name in shared)]
+            name = match.values[own[0]] if own else ""
+            if name in of_place and of_place[name].source == match.source:
+                raise DataError(f"{match.path}: the same raster of a place as {of_place[name].path}; keep one of them")
+            of_place[name] = match
         if own:
             for mine in seasons.values():
                 theirs = others.get(tuple(mine[0].values[name] for name in shared), {})
                 if len(theirs) == len(mine):
                     for image, name in zip(mine, sorted(theirs, key=_order), strict=True):
-                        rasters[image.path].append(theirs[name])
+                        rasters[image.path].append(theirs[name].path)
         else:
             for image in images:
-                rasters[image.path] += others.get(tuple(image.values[name] for name in shared), {}).values()
+                rasters[image.path] += [found.path for found in others.get(tuple(image.values[name] for name in shared), {}).values()]
     return rasters
 
 
@@ -104,7 +118,34 @@ def check_joined(
         if not partial or len(lacking) == len(images):
             raise DataError(f"{line}; complete the folder, or use --partial to go on without such images")
         warn(f"{line}; left out")
-    return {image.path for image in images} - {image.path for image in lacking}
+    whole = {image.path for image in images} - {image.path for image in lacking}
+    _tell_far_dates(layer, [image for image in images if image.path in whole], rasters, warn)
+    return whole
+
+
+def _tell_far_dates(layer: Layer, images: Sequence[Found], rasters: Mapping[str, Sequence[str]], warn: Callable[[str], None]) -> None:
+    """Warn where rasters of one image are so far apart in time that a sensor may lack one season, and the other another."""
+    if layer.dated is None:
+        return
+    other_dates = [place for place, pattern in enumerate(layer.joined) if placeholders(pattern) - layer.placeholders]
+    far: list[tuple[int, str, str]] = []
+    for image in images:
+        for path in (rasters[image.path][place] for place in other_dates[:1]):
+            mine, theirs = date_in(image.values[layer.dated]), _date_in_path(path)
+            days = 0 if mine is None or theirs is None else abs((mine - theirs).days)
+            if days > _FAR_DAYS:
+                far.append((days, image.path, path))
+    if far:
+        days, first, second = max(far)
+        warn(
+            f"{first}: {days} days from {second}, and {len(far):,} of {len(images):,} images are made of rasters more than {_FAR_DAYS} "
+            "days apart; a place may lack one season of one sensor and another of the other: remove those without a partner"
+        )
+
+
+def _date_in_path(path: str) -> datetime | None:
+    """Find the date in the file name, or in the folders above, the nearest first."""
+    return next(filter(None, map(date_in, reversed(path.split("/")))), None)
 
 
 def _by_location(layer: Layer, images: Sequence[Found]) -> dict[str, list[Found]]:

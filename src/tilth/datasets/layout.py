@@ -111,7 +111,7 @@ def survey(card: Card, layer: Layer, folders: Sequence[Path], *, partial: bool, 
         if match.path in whole:
             rasters = tuple(joined.get(match.path, ()))
             places.append(Place(match.values, match.path, None if split in card.splits.unlabelled else mask, split, rasters))
-    _check_masks(card, places, partial, warn)
+    _check_masks(card, places, _archive_hint(card, files), partial, warn)
     _tell_lost_masks(used, masks.values(), warn)
     return Survey(tuple(sorted(places, key=lambda place: place.image)), root)
 
@@ -177,13 +177,18 @@ def _images(card: Card, layer: Layer, folders: Sequence[Path], files: Sequence[S
         found[tuple(match.values.values())] = match
     if found:
         return found
-    packed = [name for names in files for name in names if "/" not in name and name.lower().endswith(_ARCHIVES)]
-    hint = f"; {packed[0]} lies there: unpack it first" if packed else ""
     values = {"split": next(iter(card.splits.folders))} if card.splits.folders else {}
     raise DataError(
-        f"{folders[0]}: no image of data set {card.name!r} found, expected {expected(layer.pattern, values)}{hint}; "
+        f"{folders[0]}: no image of data set {card.name!r} found, expected {expected(layer.pattern, values)}{_archive_hint(card, files)}; "
         f"see tilth datasets info {card.name}"
     )
+
+
+def _archive_hint(card: Card, files: Sequence[Sequence[str]]) -> str:
+    """Name an archive that the card does not know, and that was not unpacked therefore."""
+    packed = [name for names in files for name in names if "/" not in name and name.lower().endswith(_ARCHIVES)]
+    packed = [name for name in packed if name not in card.archives]
+    return f"; {packed[0]} lies there: unpack it first" if packed else ""
 
 
 def _other_layers(card: Card, layer: Layer, folders: Sequence[Path], files: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -219,7 +224,7 @@ def _masks(
     return {key: path for root in order for key, path in by_root[root].items()}
 
 
-def _check_masks(card: Card, places: Sequence[Place], partial: bool, warn: Warn) -> None:
+def _check_masks(card: Card, places: Sequence[Place], hint: str, partial: bool, warn: Warn) -> None:
     """Refuse places of a labelled split that have no mask."""
     if not card.labels:
         return
@@ -227,7 +232,7 @@ def _check_masks(card: Card, places: Sequence[Place], partial: bool, warn: Warn)
     bare = [place for place in labelled if place.mask is None]
     if bare:
         wanted = expected(card.labels[0].pattern, bare[0].values)
-        line = f"{bare[0].image}: {len(bare)} of {len(labelled)} images have no mask, expected {wanted}"
+        line = f"{bare[0].image}: {len(bare)} of {len(labelled)} images have no mask, expected {wanted}{hint}"
         if not partial:
             raise DataError(f"{line}; add the masks, or use --partial to keep such images without a label")
         warn(f"{line}; kept without a label")

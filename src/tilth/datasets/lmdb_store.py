@@ -71,8 +71,14 @@ class Store:
 def find_stores(folder: Path) -> list[Path]:
     """List the stores in a folder and below: folders with a ``data.mdb``, and files that end in ``.lmdb`` or ``.mdb``."""
     found = []
+    seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A link that leads back would list every store again.
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real in seen:
+            continue
+        seen.add(real)
         if DATA_FILE in names:
             found.append(Path(place))
         found += [Path(place, name) for name in sorted(names) if name.endswith(_FILE_SUFFIXES) and name not in _OWN_FILES]

@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
+from tilth.catalog.align import align_label
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
+from tilth.imagery.grid import grid_difference
 from tilth.imagery.label_codes import LabelCodes, write_coded_label
 from tilth.imagery.plain import IMAGE_SUFFIXES
 from tilth.imagery.raster import Window
@@ -25,7 +28,13 @@ _STRIP_PIXELS = 2**24
 
 
 def prepare_masks(
-    masks: Sequence[tuple[str, str] | None], codes: LabelCodes | None, classes: int, folder: Path, progress: Progress
+    masks: Sequence[tuple[str, str] | None],
+    codes: LabelCodes | None,
+    classes: int,
+    folder: Path,
+    progress: Progress,
+    *,
+    images: Sequence[str] | None = None,
 ) -> list[str | None]:
     """Decode or check every mask, several at once; what was decoded before is left as it is.
 
@@ -35,6 +44,7 @@ def prepare_masks(
         classes: number of classes K of the scheme.
         folder: where index rasters are written, by name.
         progress: told after each mask.
+        images: whose grids the masks are brought onto by nearest neighbour; None where they are on it.
 
     Returns:
         The index raster of each place.
@@ -43,23 +53,26 @@ def prepare_masks(
         DataError: masks that cannot be read or hold what is not listed; the first is named, and how many there are.
     """
 
-    def work(mask: tuple[str, str] | None) -> str | DataError | None:
+    def index_raster(path: str, name: str) -> str:
+        if codes is None:
+            _check_ids(path, classes)
+            return path
+        suffix = ".png" if Path(path).suffix.lower() in IMAGE_SUFFIXES else ".tif"
+        return str(write_coded_label(path, folder / f"{name}{suffix}", codes))
+
+    def work(mask: tuple[str, str] | None, image: str | None) -> str | DataError | None:
         if mask is None:
             return None
-        path, name = mask
         try:
-            if codes is None:
-                _check_ids(path, classes)
-                return path
-            suffix = ".png" if Path(path).suffix.lower() in IMAGE_SUFFIXES else ".tif"
-            return str(write_coded_label(path, folder / f"{name}{suffix}", codes))
+            made = index_raster(*mask)
+            return made if image is None else _on_grid(made, image, folder / f"{mask[1]}_resampled.tif")
         except DataError as error:
             return error
 
     done: list[str | None] = []
     problems: list[DataError] = []
     with _cache(masks), ThreadPoolExecutor(_THREADS) as pool:
-        for index, result in enumerate(pool.map(work, masks), start=1):
+        for index, result in enumerate(pool.map(work, masks, images or repeat(None)), start=1):
             if isinstance(result, DataError):
                 problems.append(result)
             else:
@@ -69,6 +82,15 @@ def prepare_masks(
         more = f" ({len(problems) - 1} more masks with problems)" if len(problems) > 1 else ""
         raise type(problems[0])(f"{problems[0]}{more}")
     return done
+
+
+def _on_grid(mask: str, image: str, target: Path) -> str:
+    """Return a mask on the grid of its image: itself, or a copy by nearest neighbour."""
+    grid = read_info(image)
+    if grid_difference(grid, read_info(mask), "mask") is None:
+        return mask
+    align_label(mask, grid, target)
+    return str(target)
 
 
 def _check_ids(path: str, classes: int) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilth.catalog.table import Catalog
-from tilth.classes import ClassScheme, get_scheme
+from tilth.classes import ClassScheme
 from tilth.datasets.archives import folder_name, unpack, verify_sum
+from tilth.datasets.asked import asked_scheme, asked_sensor
 from tilth.datasets.config import Card, Layer
 from tilth.datasets.download import download, how_to_get
 from tilth.datasets.headers import read_headers
@@ -35,10 +36,10 @@ from tilth.datasets.rows import make_catalog
 from tilth.datasets.shares import check_shares
 from tilth.datasets.shelf import load_card
 from tilth.datasets.stores import Reading, read_stores
-from tilth.errors import ConfigError, DataError, MissingFileError, TilthError, UsageError
+from tilth.errors import DataError, MissingFileError, TilthError
 from tilth.imagery.files import folder_lock, make_folder, remove_empty
 from tilth.imagery.write import write_json
-from tilth.sensors import Sensor, get_sensor
+from tilth.sensors import Sensor
 
 Warn = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -88,8 +89,8 @@ def prepare_dataset(config: PrepareConfig, out: str | Path, *, warn: Warn | None
     """
     card = load_card(config.name)
     layer = card.layer(config.layer) if card.layers else None
-    sensor = _sensor(card, layer, config)
-    scheme = _asked_scheme(card, config)
+    sensor = asked_sensor(card, layer, config)
+    scheme = asked_scheme(card, config)
     config.windows(card)
     place, folder = Path(out).absolute(), config.folder.absolute()
     made = [item for item in (place, *place.parents) if not item.exists()]
@@ -140,6 +141,7 @@ def _prepare(
         sensor,
         lambda done, total: progress("reading headers", done, total),
         joined=place / JOINED_FOLDER,
+        align=bool(card.labels) and card.labels[0].align == "resample",
         colour=place / COLOUR_FOLDER if layer.grey == "repeat" else None,
         leave_out=warn if config.partial else None,
     )
@@ -195,30 +197,6 @@ def _prefix(card: Card, config: PrepareConfig, folder: Path) -> str:
     return config.prefix or (card.name if card.homepage else folder.name or card.name)
 
 
-def _asked_scheme(card: Card, config: PrepareConfig) -> ClassScheme | None:
-    """Return the scheme that was asked for in place of the card's, which must have as many classes."""
-    if config.scheme is None:
-        return None
-    if not card.labels:
-        raise UsageError(f"data set {card.name!r} has no labels here; leave --scheme out")
-    scheme, own = get_scheme(config.scheme), card.labels[0].classes
-    if own and len(own) != len(scheme):
-        raise UsageError(f"--scheme {config.scheme}: {len(scheme)} classes, data set {card.name!r} has {len(own)}; give as many, in order")
-    return scheme
-
-
-def _sensor(card: Card, layer: Layer | None, config: PrepareConfig) -> Sensor:
-    if layer is None:
-        assert card.stores is not None
-        if config.layer is not None:
-            raise UsageError(f"data set {card.name!r} has no layers: its stores hold all bands; leave --layer out")
-        return _stored_sensor(card, config.sensor, card.stores.sensor())
-    sensor = get_sensor(config.sensor) if config.sensor is not None else layer.find_sensor()
-    if sensor is None:
-        raise ConfigError(f"data set {card.name!r} leaves the sensor open; give --sensor, such as rgb: it fixes band order and scaling")
-    return sensor
-
-
 def _unpack_all(card: Card, folder: Path, place: Path, progress: Progress) -> list[Path]:
     """Verify the archives that lie in the folder, and unpack those that are not; return the folders made."""
     archives = [folder / name for name in card.archives if (folder / name).is_file()]
@@ -237,16 +215,6 @@ def _unpack_all(card: Card, folder: Path, place: Path, progress: Progress) -> li
         if target is not None:
             made.append(target)
     return made
-
-
-def _stored_sensor(card: Card, asked: str | None, own: Sensor) -> Sensor:
-    """Return the sensor of stored numbers, or another reading of the same numbers that was asked for."""
-    sensor = own if asked is None else get_sensor(asked)
-    if (len(sensor), sensor.dtype) != (len(own), own.dtype):
-        raise UsageError(
-            f"--sensor {asked}: {len(sensor)} bands of {sensor.dtype}, stores of {card.name!r} hold {len(own)} of {own.dtype} ({own.name})"
-        )
-    return sensor
 
 
 def _scheme(card: Card, root: Path) -> ClassScheme:
@@ -269,7 +237,9 @@ def _masks(
     codes = card.labels[0].codes(card.labels[0].scheme(card.name) if card.labels[0].classes else scheme)
     masks = [None if item.mask is None else (item.mask, item.name) for item in places]
     what = "checking masks" if codes is None else "decoding masks"
-    labels = prepare_masks(masks, codes, len(scheme), place / MASK_FOLDER, lambda done, total: progress(what, done, total))
+    images = [item.image for item in places] if card.labels[0].align == "resample" else None
+    folder = place / MASK_FOLDER
+    labels = prepare_masks(masks, codes, len(scheme), folder, lambda done, total: progress(what, done, total), images=images)
     return labels, 0 if codes is None else sum(label is not None for label in labels)
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import pydantic
 
+from tilth.classes import get_scheme
 from tilth.config import Config
 from tilth.errors import ConfigError
 from tilth.sensors import Sensor, get_sensor
@@ -40,6 +41,7 @@ class Stores(Config):
         names: file or folder names of the stores of this set, ``*`` for any text, where those of others lie beside them.
         seasons: how many images and labels a record holds, along its first axis; 1: none, and no such axis. Each is a tile of its own, and
             all of a place share its ``location_id``.
+        gsd_m: ground sampling distance in metres.
         label_layer: which layer is the label, counted from 0, where it has several.
         splits: split by a text in the store's name, the first that fits.
         rest: split of other stores.
@@ -51,6 +53,7 @@ class Stores(Config):
     label: StoredArray | None = None
     names: str = "*"
     seasons: int = pydantic.Field(default=1, ge=1)
+    gsd_m: float | None = pydantic.Field(default=None, gt=0)
     label_layer: int = pydantic.Field(default=1, ge=0)
     splits: dict[str, str] = pydantic.Field(default_factory=dict)
     rest: str | None = None
@@ -63,6 +66,8 @@ class Stores(Config):
             raise ValueError("give a store for each array, or for none")
         try:
             self.sensor()
+            if self.other_order is not None:
+                get_scheme(self.other_order)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ SHARD_BYTES = 2**28
 
 FORMAT = 1
 """Raised when shards of the old kind would be misunderstood."""
+
+
+_SET = re.compile("s12")
+"""Part of a set's name, for Sentinel-1 and 2 together: no store of radar is called so."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def plan_parts(stores: Stores, group: Group, identity: str, *, partial: bool, sh
 
 def _one(array: StoredArray, here: Sequence[Path], folder: Path) -> Path:
     assert array.store is not None
-    found = [path for path in here if fnmatch(path.name.lower(), array.store)]
+    found = [path for path in here if fnmatch(_SET.sub("", path.name.lower()), array.store)]
     if len(found) != 1:
         raise DataError(f"{folder}: {len(found)} LMDB stores are called {array.store}, expected one; there are {_listed(here)}")
     return found[0]

@@ -60,7 +60,8 @@ class Reading:
         """Everything that tiles depend on besides their records."""
         assert self.card.stores is not None
         codes = None if self.codes is None else self.codes.model_dump(mode="json")
-        return json.dumps([self.card.stores.model_dump(mode="json"), self.sensor.model_dump(mode="json"), codes, self.prefix])
+        stored = self.card.stores.model_dump(mode="json", exclude={"gsd_m", "shares", "other_order"})
+        return json.dumps([stored, self.sensor.model_dump(mode="json"), codes, self.prefix])
 
 
 def read_stores(
@@ -101,6 +102,8 @@ def read_stores(
             _write(reading, part, images, labels, warn, lambda step, done=done: progress("reading places", done + step, total))  # type: ignore[misc]  # default binds the count
             names = _whole(images, labels, part, reading)
             assert names is not None, f"{images} was just written"
+        elif lost := len(part.indices) - len(names) // stores.seasons:
+            warn(f"{images}: {lost:,} places could not be read when it was made; left out")
         done += len(part.indices)
         rows += [
             (name, record_uri(images, row), None if stores.label is None else record_uri(labels, row), part.group.split)
@@ -108,7 +111,7 @@ def read_stores(
         ]
     for stale in (file for pattern in SHARDS for file in place.glob(pattern) if int(file.stem[-5:]) >= len(parts)):
         stale.unlink()
-    return _catalog(reading, rows, source, licence), len({_location(name) for name, *_ in rows})
+    return _catalog(reading, rows, source, licence), len(rows) // stores.seasons
 
 
 def _whole(images: Path, labels: Path, part: Part, reading: Reading) -> list[str] | None:
@@ -223,11 +226,9 @@ def _size(picture: NDArray[Any]) -> str:
     return f"{picture.shape[1]} bands of {picture.shape[3]} x {picture.shape[2]} pixels"
 
 
-def _location(tile_id: str) -> str:
-    return tile_id.rpartition(_SEASON)[0] or tile_id
-
-
 def _catalog(reading: Reading, rows: Sequence[tuple[str, str, str | None, str | None]], source: str | None, licence: str | None) -> Catalog:
+    assert reading.card.stores is not None
+    seasons = reading.card.stores.seasons
     names = [name for name, *_ in rows]
     if not names:
         raise DataError(f"no place of data set {reading.card.name!r} can be read")
@@ -242,7 +243,8 @@ def _catalog(reading: Reading, rows: Sequence[tuple[str, str, str | None, str | 
         "tile_id": names,
         "image": [image for _, image, _, _ in rows],
         "window": [[0, 0, *size] for size in sizes],
-        "location_id": [_location(name) for name in names],
+        # All seasons of a place lie one behind the other.
+        "location_id": [name if seasons == 1 else name.rpartition(_SEASON)[0] for name in names],
         "label": [label for _, _, label, _ in rows],
         "label_kind": [trust if has else "none" for has in labelled],
         "scheme": [scheme.name if has and scheme is not None else None for has in labelled],

@@ -62,6 +62,12 @@ class CromssConfig(Config):
     )
     collapse_grace: int = pydantic.Field(200, ge=0, description="steps before a collapse of the predictions is warned of")
 
+    @pydantic.field_validator("selection", mode="before")
+    @classmethod
+    def _read_off(cls, value: object) -> object:
+        """Take a bare ``off`` for the word: YAML, and so the command line, reads it as false."""
+        return "off" if value is False else value
+
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.terms)) != len(self.terms):
