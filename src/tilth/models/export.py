@@ -40,6 +40,7 @@ _LONGEST = 100
 _INLINE_BYTES = 1_500_000_000
 """Weights larger than this lie in a file beside: one ONNX file holds 2 GB at most."""
 
+
 @dataclass(frozen=True)
 class Exported:
     """What an export left.
