@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 import tilth
 from support.curation_world import SIDE, catalog_of, picture, save, with_alpha
+from support.dying import die_at_sync
 from tilth.catalog.table import Catalog
 from tilth.cli.main import main
 from tilth.curation.clusters import ArrayRows, assign
@@ -236,19 +235,6 @@ def test_same_command_again_does_nothing_anew_and_leaves_the_same_bytes(world, t
     assert again.values["kept_scores"] == 30
 
 
-def _die_at_sync(world: Path, out: Path, count: int) -> None:
-    left, inner = [count], os.fsync
-
-    def strike(handle: int) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        inner(handle)
-
-    os.fsync = strike
-    curate(world, out, labelled=[world / "labelled.parquet"], tiles=8, diversity={"clusters": 3})
-
-
 @pytest.mark.parametrize("moments", [(8, 31), pytest.param((1, 18, 27, 34), marks=pytest.mark.slow)], ids=["few", "more"])
 def test_killed_curation_goes_on_to_the_same_bytes(world, tmp_path, moments):
     options = {"labelled": [world / "labelled.parquet"], "tiles": 8, "diversity": {"clusters": 3}}
@@ -258,10 +244,7 @@ def test_killed_curation_goes_on_to_the_same_bytes(world, tmp_path, moments):
     # Three syncs a file: the content twice, and the folder.
     for moment in moments:
         shutil.rmtree(out, ignore_errors=True)
-        child = multiprocessing.get_context("fork").Process(target=_die_at_sync, args=(world, out, moment))
-        child.start()
-        child.join(100)
-        assert child.exitcode == -signal.SIGKILL
+        assert die_at_sync(moment, curate, world, out, **options) == -signal.SIGKILL
         curate(world, out, **options)
         assert files(out) == whole
 

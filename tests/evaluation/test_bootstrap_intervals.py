@@ -71,7 +71,7 @@ def test_intervals_equal_a_loop_with_the_same_draws(small_steps: bool, monkeypat
             values.setdefault(name, []).extend([] if value is None else [value])
     assert found.resampling is not None
     assert found.resampling.model_dump() == {"unit": "image", "units": 7, "draws": 60}
-    assert set(found.summary) == {"mIoU", "mF1", "OA", "AA", "kappa", "fwIoU", "bIoU"}
+    assert set(found.summary) == {"mIoU", "mF1", "OA", "AA", "mPrecision", "kappa", "fwIoU", "bIoU"}
     per_class = dict(zip("abc", found.per_class, strict=True))
     for name, ends in (*found.summary.items(), *per_class.items()):
         assert ends == pytest.approx(tuple(np.percentile(values[name], [2.5, 97.5])), abs=1e-12)

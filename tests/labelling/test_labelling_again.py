@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from support.curation_world import SIDE, catalog_of, picture, save
+from support.dying import die_at_sync
 from support.labelling_calls import SHARD, TILES, files, label, rows
 from tilth.errors import TilthError
 from tilth.imagery.claims import Claims
@@ -155,29 +155,13 @@ def test_other_job_in_the_same_folder_waits_its_turn(world, labelled, tmp_path):
     assert files(out) == before
 
 
-def _die_at_sync(world: Path, out: Path, count: int) -> None:
-    left, inner = [count], os.fsync
-
-    def strike(handle: int) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        inner(handle)
-
-    os.fsync = strike
-    label(world, out, ignore_below=0.5)
-
-
 @pytest.mark.parametrize("moments", [(100, 151), pytest.param((2, 154), marks=pytest.mark.slow)], ids=["few", "more"])
 def test_killed_labelling_goes_on_to_the_same_bytes(world, labelled, tmp_path, moments):
     whole, out = files(labelled), tmp_path / "out"
     # Three syncs for each of 52 files: the content twice, and the folder.
     for moment in moments:
         shutil.rmtree(out, ignore_errors=True)
-        child = multiprocessing.get_context("fork").Process(target=_die_at_sync, args=(world, out, moment))
-        child.start()
-        child.join(100)
-        assert child.exitcode == -signal.SIGKILL
+        assert die_at_sync(moment, label, world, out, ignore_below=0.5) == -signal.SIGKILL
         label(world, out, ignore_below=0.5)
         assert files(out) == whole
 

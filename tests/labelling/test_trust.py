@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -18,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 import tilth
 from support.curation_world import SCHEME, picture
+from support.dying import die_at_sync
 from support.labelling_calls import files
 from support.training_sample import NETWORK
 from tilth.catalog.confidence import confidence_place, read_confidence
@@ -246,25 +245,9 @@ def test_the_next_training_reads_trust_as_confidence(judged):
     assert not [finding for finding in check_catalog(catalog).findings if "confidence" in repr(finding)]
 
 
-def _die_at_sync(place: Path, out: Path, count: int) -> None:
-    left, inner = [count], os.fsync
-
-    def strike(handle: int) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        inner(handle)
-
-    os.fsync = strike
-    trust(place, out)
-
-
 @pytest.mark.parametrize("moment", [12, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_judging_goes_on_to_the_same_bytes(place, judged, tmp_path, moment):
-    child = multiprocessing.get_context("fork").Process(target=_die_at_sync, args=(place, tmp_path / "out", moment))
-    child.start()
-    child.join(100)
-    assert child.exitcode == -signal.SIGKILL
+    assert die_at_sync(moment, trust, place, tmp_path / "out") == -signal.SIGKILL
     trust(place, tmp_path / "out")
     assert files(tmp_path / "out") == files(judged)
 
