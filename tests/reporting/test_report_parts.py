@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from support import report_sample as sample
@@ -94,6 +95,17 @@ def test_equal_names_are_told_apart():
 def test_flattening_keeps_every_value():
     tree = {"a": {"b": 1, "c": {}}, "d": [1, 2], "e": [{"f": 3}]}
     assert flatten(tree) == {"a.b": 1, "a.c": None, "d": [1, 2], "e.0.f": 3}
+
+
+def test_network_that_initial_weights_brought_is_shown_not_the_default(tmp_path):
+    folder = sample.make_run(tmp_path / "run", "supervised", 0, steps=4)
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe |= {"initial_weights": "runs/before", "network": {"name": None, "encoder": "resnet18", "decoder": "unet"}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "config.json").write_text(json.dumps({"network": {"name": None, "encoder": "resnet10t", "decoder": "fpn"}}))
+    rows = dict(settings(configurations([read_run(folder)])))
+    assert (rows["Encoder"], rows["Decoder"], rows["Initial weights"]) == (["resnet10t"], ["fpn"], ["runs/before"])
 
 
 def test_runs_that_differ_in_seed_alone_are_one_configuration(tmp_path):

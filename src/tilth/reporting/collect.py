@@ -135,7 +135,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
     return Run(
         name=name or root.resolve().name,
         folder=root,
-        recipe=read_yaml(root / "recipe.yaml") if (root / "recipe.yaml").is_file() else {},
+        recipe=_recipe(root),
         environment=_optional(root / "environment.json"),
         data=_optional(root / "data.json"),
         finished=finished,
@@ -183,6 +183,15 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 def _optional(file: Path) -> dict[str, Any]:
     return read_mapping(file) if file.is_file() else {}
+
+
+def _recipe(root: Path) -> dict[str, Any]:
+    """Read the recipe of a run. What it says of the network is a default where the initial weights brought another one."""
+    recipe = read_yaml(root / "recipe.yaml") if (root / "recipe.yaml").is_file() else {}
+    built = _optional(root / "model" / "config.json").get("network")
+    if not recipe.get("initial_weights") or not isinstance(recipe.get("network"), dict) or not isinstance(built, dict):
+        return recipe
+    return recipe | {"network": recipe["network"] | {name: built[name] for name in ("name", "encoder", "decoder") if name in built}}
 
 
 def _model_classes(file: Path) -> tuple[tuple[str, Rgb], ...]:

@@ -32,7 +32,7 @@ _SETTINGS = (
     ("Labelled share in %", ("labelled_percent",)),
     ("Learning rate", ("learning_rate",)),
     ("Schedule", ("schedule.kind",)),
-    ("Confidence threshold", ("threshold", "confidence")),
+    ("Confidence threshold", ("settings.threshold",)),
     ("Precision", ("precision",)),
 )
 
