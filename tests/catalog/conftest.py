@@ -12,6 +12,7 @@ from PIL import Image
 
 from tilth.catalog.table import Catalog
 from tilth.classes import ClassScheme, LandClass
+from tilth.imagery.read import read_label, read_pixels
 from tilth.seeds import generator
 from tilth.sensors import get_sensor
 
@@ -101,3 +102,38 @@ def make_catalog(scheme: ClassScheme) -> Callable[..., Catalog]:
         return Catalog.from_rows(listed, {"rgb": get_sensor("rgb")}, {"tiny": scheme})
 
     return make
+
+
+def assert_same_pixels(packed: Catalog, catalog: Catalog) -> None:
+    by_id = {tile.tile_id: tile for tile in catalog.tiles()}
+    for tile in packed.tiles():
+        source = by_id[tile.tile_id]
+        found, wanted = read_pixels(tile.image, tile.window), read_pixels(source.image, source.window)
+        np.testing.assert_array_equal(found.data, wanted.data)
+        np.testing.assert_array_equal(found.valid, wanted.valid)
+        assert (tile.label is None) == (source.label is None)
+        if tile.label is not None:
+            np.testing.assert_array_equal(read_label(tile.label, tile.window), read_label(source.label, source.window))
+
+
+def rows_of(folder: Path, count: int = 9) -> list[dict[str, object]]:
+    """Three tiles of a scene each (two of them overlap), the first six labelled."""
+    rows: list[dict[str, object]] = []
+    for index in range(count):
+        name = f"s{index // 3}"
+        image, mask = folder / f"{name}.png", folder / f"{name}_mask.png"
+        if not image.exists():
+            Image.fromarray(noise(name, 50, 90, 3)).save(image)
+            label = noise(f"{name} mask", 50, 90) % 3
+            label[:3] = 255
+            Image.fromarray(label).save(mask)
+        row: dict[str, object] = {"tile_id": f"t/{index}", "image": str(image), "window": (20 * (index % 3), index % 3, 41, 33)}
+        row |= {"sensor": "rgb", "split": ("train", "val")[index % 2], "location_id": name, "score": index / 7}
+        if index < 6:
+            row |= {"label": str(mask), "label_kind": "clean", "scheme": "tiny"}
+        rows.append(row)
+    return rows
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

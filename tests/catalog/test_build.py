@@ -12,7 +12,7 @@ from PIL import Image
 from tilth.catalog.build import build_catalog
 from tilth.catalog.config import BuildConfig
 from tilth.catalog.discover import Problem
-from tilth.catalog.geometry import covered_km2, cut_windows, footprints
+from tilth.catalog.geometry import covered_km2, footprints
 from tilth.errors import ConfigError, DataError, MissingFileError, SensorMismatchError, TilthWarning, UsageError
 from tilth.imagery.read import RasterInfo, Window
 
@@ -195,19 +195,6 @@ def test_ground_seen_twice_counts_once(tmp_path, write_scene):
     scene = write_scene(tmp_path / "s.tif", noise("s", 3, 100, 100))
     once = build(scene, window_px=100).table["geometry"]
     assert covered_km2(build(scene, window_px=50, stride_px=25).table["geometry"]) == pytest.approx(covered_km2(once), rel=1e-5)
-
-
-@pytest.mark.parametrize(("width", "height", "size", "stride"), [(70, 50, 32, 32), (64, 64, 32, 16), (33, 100, 32, 20), (10, 40, 32, 32)])
-def test_shifted_windows_cover_every_pixel_and_stay_inside(width, height, size, stride):
-    seen = np.zeros((height, width), dtype=int)
-    windows = cut_windows(width, height, size, stride, "shift")
-    for window in windows:
-        assert window.column + window.width <= width
-        assert window.row + window.height <= height
-        seen[window.row : window.row + window.height, window.column : window.column + window.width] += 1
-    assert seen.min() >= 1
-    assert len(set(windows)) == len(windows)
-    assert set(cut_windows(width, height, size, stride, "drop")) <= set(windows)
 
 
 def test_other_bands_than_the_sensor_are_counted_and_named(tmp_path):

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from catalog.conftest import noise
+from catalog.conftest import assert_same_pixels, files, noise, rows_of
 from tilth.catalog import pack as packing
 from tilth.catalog import pack_folder
-from tilth.catalog.build import build_catalog
 from tilth.catalog.check import check_catalog
-from tilth.catalog.config import BuildConfig, SplitConfig
+from tilth.catalog.config import SplitConfig
 from tilth.catalog.overlap import shares_pixels
 from tilth.catalog.pack import measure_reading, pack_catalog
 from tilth.catalog.split import split_catalog
@@ -24,48 +20,12 @@ from tilth.errors import CatalogError, DataError, OutputExistsError, TilthError
 from tilth.imagery.files import folder_lock
 from tilth.imagery.packed import is_packed
 from tilth.imagery.read import read_label, read_pixels
-from tilth.sensors import get_sensor
-
-
-def rows_of(folder: Path, count: int = 9) -> list[dict[str, object]]:
-    """Three tiles of a scene each (two of them overlap), the first six labelled."""
-    rows: list[dict[str, object]] = []
-    for index in range(count):
-        name = f"s{index // 3}"
-        image, mask = folder / f"{name}.png", folder / f"{name}_mask.png"
-        if not image.exists():
-            Image.fromarray(noise(name, 50, 90, 3)).save(image)
-            label = noise(f"{name} mask", 50, 90) % 3
-            label[:3] = 255
-            Image.fromarray(label).save(mask)
-        row: dict[str, object] = {"tile_id": f"t/{index}", "image": str(image), "window": (20 * (index % 3), index % 3, 41, 33)}
-        row |= {"sensor": "rgb", "split": ("train", "val")[index % 2], "location_id": name, "score": index / 7}
-        if index < 6:
-            row |= {"label": str(mask), "label_kind": "clean", "scheme": "tiny"}
-        rows.append(row)
-    return rows
 
 
 @pytest.fixture
 def catalog(tmp_path, make_catalog) -> Catalog:
     (tmp_path / "land").mkdir()
     return make_catalog(rows_of(tmp_path / "land"))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def assert_same_pixels(packed: Catalog, catalog: Catalog) -> None:
-    by_id = {tile.tile_id: tile for tile in catalog.tiles()}
-    for tile in packed.tiles():
-        source = by_id[tile.tile_id]
-        found, wanted = read_pixels(tile.image, tile.window), read_pixels(source.image, source.window)
-        np.testing.assert_array_equal(found.data, wanted.data)
-        np.testing.assert_array_equal(found.valid, wanted.valid)
-        assert (tile.label is None) == (source.label is None)
-        if tile.label is not None:
-            np.testing.assert_array_equal(read_label(tile.label, tile.window), read_label(source.label, source.window))
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd", "original"])
@@ -287,117 +247,3 @@ def test_reading_is_measured_on_tiles_of_both(tmp_path, catalog):
     before, after = measure_reading(catalog, report.catalog, count=5)
     assert before > 0
     assert after > 0
-
-
-def _die_in(catalog: Catalog, out: Path, where: str, count: int) -> None:
-    """Pack, and die by SIGKILL at the so manieth record, or before the so manieth sync of a file or folder."""
-    left = [count]
-
-    def strike(*words) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    if where == "sync":
-        inner = os.fsync
-        os.fsync = lambda handle: (strike(), inner(handle))
-    pack_catalog(catalog, out, shard_mb=1, progress=strike if where == "record" else None)
-
-
-@pytest.mark.parametrize(
-    ("where", "moments"),
-    [
-        pytest.param("record", (1, 2, 9, 10, 12), id="record"),
-        pytest.param("sync", (2, 7), id="sync"),
-        pytest.param("sync", (1, 3, 4, 5, 6, 8), id="sync, more moments", marks=pytest.mark.slow),
-    ],
-)
-def test_killed_pack_goes_on_to_the_same_bytes(tmp_path, make_catalog, where, moments):
-    (tmp_path / "land").mkdir()
-    catalog = make_catalog(rows_of(tmp_path / "land"))
-    pack_catalog(catalog, tmp_path / "whole", shard_mb=1)
-    whole = files(tmp_path / "whole")
-    assert sorted(whole) == ["catalog.parquet", "images-00000.arrow", "labels-00000.arrow", "pack.json"]
-    out = tmp_path / "packed"
-    died = 0
-    for moment in moments:
-        shutil.rmtree(out, ignore_errors=True)
-        child = multiprocessing.get_context("fork").Process(target=_die_in, args=(catalog, out, where, moment))
-        child.start()
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL
-        died += (out / "catalog.parquet").exists()
-        again = multiprocessing.get_context("fork").Process(target=_die_in, args=(catalog, out, where, 1))
-        again.start()
-        again.join(60)
-        pack_catalog(catalog, out, shard_mb=1)
-        assert files(out) == whole
-    # The catalog is there only when everything else is.
-    assert died <= 1
-
-
-def joined(folder: Path, write_scene, derived: str, seed: int = 0) -> Catalog:
-    """A catalog of one scene of two sensors, joined by a virtual raster."""
-    optical, radar = get_sensor("s2_l2a"), get_sensor("s1")
-    random = np.random.default_rng(seed)
-    write_scene(folder / "s2" / "x.tif", random.integers(1, 9000, (len(optical), 40, 40)).astype(optical.dtype))
-    write_scene(folder / "s1" / "x.tif", np.random.default_rng(9).normal(-10, 3, (2, 40, 40)).astype(radar.dtype))
-    layers = {"s1": str(folder / "s1")}
-    return build_catalog(
-        BuildConfig(inputs=(str(folder / "s2"),), sensor="s2_l2a+s1", layers=layers, window_px=20, derived=str(folder / derived))
-    )
-
-
-def test_a_source_behind_a_virtual_raster_that_changes_is_seen_everywhere(tmp_path, write_scene):
-    """In the fingerprint, by readers that have the virtual raster open, and by packing."""
-    catalog = joined(tmp_path, write_scene, "files")
-    packed = pack_catalog(catalog, tmp_path / "packed")
-    before, first = read_pixels(catalog.tile(0).image, catalog.tile(0).window).data, (catalog.fingerprint(), packed.catalog.fingerprint())
-    virtual = Path(catalog.tile(0).image)
-    text = virtual.read_bytes()
-    again = joined(tmp_path, write_scene, "files", seed=1)
-    assert virtual.read_bytes() == text
-    now = read_pixels(again.tile(0).image, again.tile(0).window).data
-    assert (now[:-2] != before[:-2]).any()
-    assert (now[-2:] == before[-2:]).all()
-    report = pack_catalog(again, tmp_path / "packed")
-    assert (report.made, report.kept) == (1, 0)
-    assert_same_pixels(report.catalog, again)
-    # Shards of the same size with other pixels are other shards.
-    assert report.catalog.fingerprint() != first[1]
-    with (tmp_path / "s1" / "x.tif").open("ab") as file:
-        file.write(b"x")
-    assert again.fingerprint() != first[0]
-    (tmp_path / "s1" / "x.tif.aux.xml").write_text("<PAMDataset/>")
-    assert pack_catalog(again, tmp_path / "packed").made == 1
-
-
-def test_one_scene_joined_twice_still_shares_its_pixels(tmp_path, write_scene):
-    """Held-out pixels must not come back through another build."""
-    one, two = (joined(tmp_path, write_scene, name) for name in ("one", "two"))
-    assert one.tile(0).image != two.tile(0).image
-    plain = build_catalog(BuildConfig(inputs=(str(tmp_path / "s2"),), sensor="s2_l2a", window_px=20))
-    packed = pack_catalog(two, tmp_path / "packed").catalog
-    for pool in (two, plain, packed):
-        assert shares_pixels(pool, one.take([1])).tolist() == [False, True, False, False]
-    assert set(packed.column("packed_from")) == {str(tmp_path / "s2" / "x.tif")}
-    rows = [one.with_columns(split=["train"] * 4), two.with_columns(split=["val"] * 4, tile_id=[f"again/{row}" for row in range(4)])]
-    found = check_catalog(Catalog.concat(rows), headers=False).findings
-    assert [item.what for item in found if item.what == "split overlap"] == ["split overlap"] * 4
-
-
-def test_a_raster_with_an_empty_corner_is_no_more_empty_when_packed(tmp_path, write_scene):
-    """Less than a tenth of the raster is without data, and more than a tenth of the tile in each corner."""
-    for name, corner in (("first", np.s_[:, :40, :40]), ("last", np.s_[:, -40:, -40:])):
-        data = np.random.default_rng(0).integers(1, 255, (3, 256, 256)).astype(np.uint8)
-        data[corner] = 0
-        write_scene(tmp_path / name / "x.tif", data, nodata=0)
-        catalog = build_catalog(BuildConfig(inputs=(str(tmp_path / name),), sensor="rgb", window_px=64))
-        packed = pack_catalog(catalog, tmp_path / f"packed {name}").catalog
-        assert [item.what for part in (catalog, packed) for item in check_catalog(part).findings] == []
-    data[:, :128] = 0
-    write_scene(tmp_path / "half" / "x.tif", data, nodata=0)
-    half = build_catalog(BuildConfig(inputs=(str(tmp_path / "half"),), sensor="rgb", window_px=256))
-    for part in (half, pack_catalog(half, tmp_path / "packed half").catalog):
-        (finding,) = check_catalog(part).findings
-        assert (finding.what, finding.file, finding.found) == ("part empty", str(tmp_path / "half" / "x.tif"), "52% not valid")

@@ -7,10 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from support.official_cromss import FIXTURES, manifest, official_tensors, recipe, shapes_of
 from tilth.errors import ConfigError, SensorMismatchError, UsageError
 from tilth.models import create, load_weights, official_state_dict
+from tilth.models.folder import load_network, save_network
 from tilth.models.fusion import FusionNetwork
 
 NAMES = ("mid2", "late2", "mid3", "late3")
@@ -44,7 +46,7 @@ def test_logits_and_features_are_the_published_ones(name):
             wanted = stored[f"logits{index}"]
             step = int(stored["stride"])
             assert np.abs(logits.numpy()[..., ::step, ::step] - wanted).max() < 1e-3 * wanted.std()
-            for stage, features in enumerate(network.encoder_of(branch)(images[branch])):
+            for stage, features in enumerate(network.branch(branch).encoder(images[branch])):
                 expected = stored[f"feat{index}_stage{stage}"]
                 assert np.abs(statistics_of(features) - expected).max() < 1e-3 * expected[1]
 
@@ -58,7 +60,7 @@ def test_shared_batch_norm_meets_s1_before_s2():
     with torch.no_grad():
         network(both[:, :2], both[:, 2:])
         for branch, image in (("s2", both[:, 2:]), ("s1", both[:, :2])):
-            other.decode(other.encoder_of(branch)(image), branch)
+            other.branch(branch)(image)
     found, swapped = official_state_dict(network), official_state_dict(other)
     assert len(stored.files) == 12
     for key in stored.files:
@@ -127,7 +129,21 @@ def test_wrong_options_are_answered_with_the_right_ones():
     with pytest.raises(ConfigError, match="choices: late, mid"):
         fusion("mid2", fusion="early")
     with pytest.raises(UsageError, match="no branch 's3'"):
-        fusion("mid2", **TINY).encoder_of("s3")
+        fusion("mid2", **TINY).branch("s3")
+
+
+@pytest.mark.parametrize("name", ["mid2", "late3"])
+def test_folders_with_the_names_of_earlier_versions_are_read(name, tmp_path):
+    network = fusion(name, num_classes=3, **TINY).eval()
+    save_network(network, tmp_path)
+    earlier = {"encoder": "encoders"} | ({"decoder": "decoders", "segmentation_head": "heads"} if name == "late3" else {})
+    names = {key: key.partition(".")[0] for key in network.state_dict()}
+    tensors = {earlier.get(first, first) + key.removeprefix(first): network.state_dict()[key].clone() for key, first in names.items()}
+    assert "encoders.s1.conv1.weight" in tensors
+    save_file(tensors, tmp_path / "model.safetensors")
+    read, images = load_network(tmp_path), (torch.randn(1, 2, 32, 32), torch.randn(1, 13, 32, 32))
+    with torch.no_grad():
+        assert all(torch.equal(*pair) for pair in zip(read(*images), network(*images), strict=True))
 
 
 def test_the_same_seed_gives_the_same_network_and_survives_saving():

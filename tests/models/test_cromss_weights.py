@@ -45,7 +45,7 @@ def same_features(network: nn.Module, fusion: FusionNetwork, branch: str) -> boo
     image = torch.randn(1, BANDS[branch], 64, 64)
     with torch.no_grad():
         # The first of the fusion network's is the image itself, which not every encoder gives back.
-        wanted = fusion.encoder_of(branch)(image)[1:]
+        wanted = fusion.branch(branch).encoder(image)[1:]
         found = network.encoder(image)[1:]
     return all(torch.equal(*pair) for pair in zip(found, wanted, strict=False))
 
@@ -82,7 +82,7 @@ def test_bands_that_fit_none_or_several_must_be_answered_with_a_choice(fusions):
         load_weights(unet(4), lightning(fusions["mid2"]))
     report = load_weights(network := unet(4), lightning(fusions["mid2"]), take="s2")
     assert list(report.resized) == ["encoder.conv1.weight"]
-    assert torch.equal(network.encoder.layer1[0].conv1.weight, fusions["mid2"].encoder_of("s2").layer1[0].conv1.weight)
+    assert torch.equal(network.encoder.layer1[0].conv1.weight, fusions["mid2"].branch("s2").encoder.layer1[0].conv1.weight)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_parts_of_the_decoder_come_along_as_far_as_asked(fusions, tag, part, cou
     image = torch.randn(1, BANDS[branch], 64, 64)
     with torch.no_grad():
         features = network.encode(image)
-        same = torch.equal(network.decode(features), fusions[f"{kind}2"].decode(features, branch))
+        same = torch.equal(network.decode(features), fusions[f"{kind}2"].branch(branch).decode(features))
     assert same == (part == "all")
 
 
@@ -160,7 +160,7 @@ def test_three_branches_fill_two_and_two_fill_three_but_for_the_joint_one(fusion
 def test_other_bands_and_classes_are_fitted_in_every_branch(fusions, kind):
     network = create(f"cromss_{kind}2_resnet50", (1, 9), 5, **TINY)
     report = load_weights(network, lightning(fusions[f"{kind}2"]))
-    assert set(report.resized) == {"encoders.s1.conv1.weight", "encoders.s2.conv1.weight"}
+    assert set(report.resized) == {"encoder.s1.conv1.weight", "encoder.s2.conv1.weight"}
     assert set(report.missing) == {name for name in network.state_dict() if "head" in name}
     assert report.verdict == "complete but for the classes"
 
@@ -168,12 +168,12 @@ def test_other_bands_and_classes_are_fitted_in_every_branch(fusions, kind):
 def test_middle_into_late_fusion_brings_the_encoders_alone(fusions):
     network = create("cromss_late2_resnet50", num_classes=9, **TINY)
     report = load_weights(network, lightning(fusions["mid2"]))
-    assert {name.partition(".")[0] for name in report.matched} == {"encoders"}
+    assert {name.partition(".")[0] for name in report.matched} == {"encoder"}
     assert set(report.dropped.values()) == {"file and network differ in whether branches share their decoder"}
     image = torch.randn(1, 2, 64, 64)
     network.eval()
     with torch.no_grad():
-        pairs = zip(network.encoder_of("s1")(image), fusions["mid2"].encoder_of("s1")(image), strict=True)
+        pairs = zip(network.branch("s1").encoder(image), fusions["mid2"].branch("s1").encoder(image), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
 
 

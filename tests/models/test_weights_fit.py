@@ -56,10 +56,10 @@ class TestBands:
     def test_stems_of_every_kind_of_network_are_found(self):
         assert stem_names(vit()) == {"encoder.patch_embedding.weight"}
         with torch.device("meta"):
-            assert stem_names(create("cromss_mid2_resnet50")) == {"encoders.s1.conv1.weight", "encoders.s2.conv1.weight"}
+            assert stem_names(create("cromss_mid2_resnet50")) == {"encoder.s1.conv1.weight", "encoder.s2.conv1.weight"}
             assert stem_names(create("cromss_late2_resnet50")) == {
-                "encoders.s1.conv1.weight",
-                "encoders.s2.conv1.weight",
+                "encoder.s1.conv1.weight",
+                "encoder.s2.conv1.weight",
             }
             assert stem_names(create("deeplabv3plus_resnet101")) == {"encoder.body.conv1.0.weight"}
         assert stem_names(nn.Sequential(nn.Conv2d(3, 2, 1))) == {"0.weight"}

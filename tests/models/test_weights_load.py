@@ -252,7 +252,7 @@ class TestOwnFiles:
         unet = create("cromss_unet_resnet50", encoder="resnet18", num_classes=2, seed=2)
         report = load_weights(unet, official_state_dict(fusion), take="s2")
         assert report.layout == "cromss-fusion"
-        assert torch.equal(unet.encoder.conv1.weight, fusion.encoders["s2"].conv1.weight)
+        assert torch.equal(unet.encoder.conv1.weight, fusion.branch("s2").encoder.conv1.weight)
 
 
 def test_every_layout_is_listed_and_named_once():

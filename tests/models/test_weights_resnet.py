@@ -132,7 +132,7 @@ class TestResNets:
     @pytest.mark.parametrize("name", ["cromss_mid2_resnet50", "cromss_late2_resnet50"])
     def test_one_encoder_of_a_fusion_network_is_filled(self, name):
         network = create(name, encoder="resnet18", num_classes=2, seed=0)
-        encoders = {branch: network.encoder_of(branch) for branch in ("s1", "s2")}
+        encoders = {branch: network.branch(branch).encoder for branch in ("s1", "s2")}
         before = encoders["s1"].conv1.weight.clone()
         file, query, _ = self.moco(bands=13)
         load_weights(network, file)

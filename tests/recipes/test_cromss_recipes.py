@@ -1,6 +1,7 @@
 """The recipes of CromSS with the paper's values, and small: pre-training and transfer of every kind of row."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_frozen_at_first_asks_for_its_steps():
         transfer("dw-s1-moco", "first")
     train, _ = prepare(transfer("dw-s1-moco", "first", frozen_steps=100), Path("out"))
     assert (train.options.loop.transfer.frozen, train.options.loop.transfer.frozen_steps) == ("first", 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"row": "dw-s1-random", "weights": "w.pth"}, "values.row=dw-s1-random means without weights, and values.weights=w.pth gives some"),
+        ({"mode": "frozen", "frozen_steps": 9}, "values.mode=frozen means without frozen_steps"),
+    ],
+)
+def test_what_contradicts_a_row_is_refused_in_one_line(given, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        expand(TRANSFER, Path("out"), {"data": "data"} | given)
+    assert "\n" not in str(caught.value)
 
 
 def pretraining(**values: Any) -> Any:

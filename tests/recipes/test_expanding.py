@@ -104,9 +104,9 @@ VALUES = {"size": "large", "speed": "fast", "width": None, "rate": 3, "weights":
 SHOWN = {"options": {"width": "${width}", "rate": "${rate}", "weights": "${weights}"}}
 
 
-def chosen(given: dict, values: dict = VALUES, choices: dict = CHOICES) -> dict:
+def chosen(given: dict, values: dict = VALUES, choices: dict = CHOICES, **more: object) -> dict:
     found = RecipeConfig.parse(
-        {"name": "r", "description": "d", "values": values, "choices": choices, "stages": [{"name": "a", "verb": "v"} | SHOWN]}
+        {"name": "r", "description": "d", "values": values, "choices": choices, **more, "stages": [{"name": "a", "verb": "v"} | SHOWN]}
     )
     return expand(found, OUT, given)[0].options
 
@@ -127,6 +127,17 @@ def test_number_on_the_command_line_chooses_the_word_of_a_table():
 
 def test_null_given_from_outside_is_nothing_and_not_missing():
     assert chosen({"width": None})["width"] is None
+
+
+def test_settled_nothing_cannot_be_given_and_null_can():
+    choices = {"size": {"large": {"width": None}, "small": {"width": 3}}}
+    assert chosen({"size": "small", "width": 5}, choices=choices, settled=["width"])["width"] == 5
+    assert chosen({"size": "large", "width": 5}, choices=choices)["width"] == 5
+    assert chosen({"size": "large", "width": None}, choices=choices, settled=["width"])["width"] is None
+    with pytest.raises(ConfigError, match=r"values\.size=large means without width, and values\.width=5 gives some; leave"):
+        chosen({"size": "large", "width": 5}, choices=choices, settled=["width"])
+    with pytest.raises(ConfigError, match="settled: 'widht' is no value of the recipe; did you mean 'width'"):
+        chosen({}, choices=choices, settled=["widht"])
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,9 @@ def test_what_cannot_be_taken_is_refused_in_one_line(trained):
         ("s2", "s1", "model has bands B02", SensorMismatchError),
         ("s1:head", "s1", "no 'head'", UsageError),
         ("s3:de1", "s1", "no branch 's3'", UsageError),
-        (None, "s1", "a model for sensor 's1\\+s2_l2a_9'", SensorMismatchError),
+        (None, "s1", "a model for sensor 's1\\+s2_l2a_9'.*; take=s1:encoder takes the encoder of its branch s1", SensorMismatchError),
+        (None, "s2_l2a_9", "take=s2_l2a_9:encoder takes .*, take=s2_l2a_9 all of it$", SensorMismatchError),
+        (None, "rgb", "the catalog red, green, blue$", SensorMismatchError),
     ):
         with pytest.raises(kind, match=said) as caught:
             starting_model(options(folder, take), get_sensor(sensor), SCHEME)

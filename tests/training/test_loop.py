@@ -1,4 +1,4 @@
-"""The loop in one process: gradients, steps that must not happen, precision, logs and warnings."""
+"""The loop in one process: gradients, steps that must not happen, logs and warnings."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from support.training_sample import NETWORK, SCHEME, catalog_of, make_rows, make_trainer, metrics
+from support.training_sample import NETWORK, SCHEME, catalog_of, make_rows, make_trainer, metrics, same, weights
 from tilth.errors import ConfigError, RunError, TilthError
 from tilth.methods.base import Losses
 from tilth.methods.s4p.fixmatch import FixMatch
 from tilth.models.config import NetworkConfig
-from tilth.training.checkpoint import load_checkpoint
 from tilth.training.config import LoopConfig
 from tilth.training.distributed import build_fabric
 from tilth.training.optimiser import build_optimiser
-
-
-def weights(trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def spoil_steps(trainer, steps: set[int]) -> None:
@@ -120,141 +111,6 @@ def test_gradient_is_clipped_to_the_norm(tmp_path, catalogs):
     assert norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
-def without_batch_norm() -> NetworkConfig:
-    options = {"decoder_channels": [8, 8, 8, 8, 8], "decoder_use_norm": False}
-    return NetworkConfig(encoder="test_convnext", decoder="unet", options=options)
-
-
-def test_accumulated_parts_equal_one_batch(tmp_path, tmp_path_factory, recwarn):
-    folder = tmp_path_factory.mktemp("full")
-    rows = [make_rows(folder, name, 6, split="train", size=(64, 64), ignored=False) for name in ("lab", "pool")]
-    full = catalog_of(rows[0]), catalog_of(rows[1])
-    found, losses = [], []
-    for name, parts in (("whole", 1), ("parts", 4)):
-        trainer, recorder = make_trainer(
-            tmp_path / name,
-            {"steps": 3, "batch_size": 8, "accumulate": parts, "learning_rate": 1e-4},
-            catalogs=full,
-            network=without_batch_norm(),
-            settings={"threshold": 0.34},
-            # Crops without padding: then the parts have equal numbers of valid pixels, and a mean of means is the mean.
-            weak={"scale_min": 1.0},
-        )
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in trainer.model.modules())
-        trainer.fit()
-        found.append(weights(trainer))
-        losses.append([line["loss"] for line in metrics(tmp_path / name)])
-        assert recorder.warnings == []
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, atol=1e-6, rtol=0)
-    assert [str(item.message) for item in recwarn if "gradient" in str(item.message)] == []
-
-
-def test_bfloat16_is_finite_and_near_full_precision(tmp_path, catalogs):
-    losses = {}
-    for precision in ("32", "bf16-mixed"):
-        trainer, _ = make_trainer(tmp_path / precision, {"precision": precision}, catalogs=catalogs)
-        trainer.fit()
-        losses[precision] = [line["loss"] for line in metrics(tmp_path / precision)]
-        assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
-    assert losses["bf16-mixed"] != losses["32"]
-    assert losses["bf16-mixed"] == pytest.approx(losses["32"], rel=0.1)
-
-
-def test_channels_last_gives_the_same_losses(tmp_path, catalogs):
-    losses = []
-    for name, wanted in (("plain", False), ("last", True)):
-        trainer, _ = make_trainer(tmp_path / name, {"channels_last": wanted, "learning_rate": 1e-4}, catalogs=catalogs)
-        trainer.fit()
-        losses.append([line["loss"] for line in metrics(tmp_path / name)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-
-
-def run_losses(folder, catalogs, **loop):
-    trainer, _ = make_trainer(folder, {"learning_rate": 1e-4, **loop}, catalogs=catalogs)
-    trainer.fit()
-    return [line["loss"] for line in metrics(folder)], weights(trainer)
-
-
-@pytest.mark.parametrize("more", [{}, {"batch_size": 4, "accumulate": 2}, {"precision": "bf16-mixed"}])
-def test_checkpointing_gives_the_same_bits_batch_statistics_too(tmp_path, catalogs, monkeypatch, more):
-    passes = []
-    batch_norm = torch.nn.functional.batch_norm
-    monkeypatch.setattr(torch.nn.functional, "batch_norm", lambda *given, **named: passes.append(1) or batch_norm(*given, **named))
-    (losses, plain), counted = run_losses(tmp_path / "plain", catalogs, **more), len(passes)
-    passes.clear()
-    again, found = run_losses(tmp_path / "again", catalogs, checkpointing=True, **more)
-    assert len(passes) > counted  # something was computed twice
-    assert again == losses
-    assert same(plain, found)
-    assert any(name.endswith("running_mean") for name in plain)
-
-
-def test_checkpointing_of_a_network_that_cannot_is_refused_in_one_line(tmp_path, catalogs):
-    cannot = NetworkConfig(name="cromss_unet_resnet50", options={"encoder": "resnet18"})
-    with pytest.raises(ConfigError, match="checkpointing: no part of this network") as caught:
-        make_trainer(tmp_path / "run", {"checkpointing": True}, catalogs=catalogs, network=cannot, start=False)
-    assert len(str(caught.value).splitlines()) == 1
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("more", [{}, {"clip_norm": 0.01}, {"precision": "bf16-mixed"}])
-def test_fused_optimiser_gives_the_same_weights_beyond_rounding(tmp_path, catalogs, more):
-    (losses, plain), (again, found) = (run_losses(tmp_path / str(fused), catalogs, fused=fused, **more) for fused in (False, True))
-    assert again == pytest.approx(losses, rel=1e-5)
-    for name, value in plain.items():
-        torch.testing.assert_close(found[name], value, atol=2e-6, rtol=1e-4)
-
-
-def test_transformer_learns_the_same_with_all_ways_to_be_faster(tmp_path, catalogs):
-    losses = []
-    for attention, loop in (("explicit", {}), ("sdpa", {"checkpointing": True, "fused": True, "channels_last": True})):
-        options = {"width": 24, "depth": 4, "heads": 2, "decoder_channels": 8, "attention": attention}
-        network = NetworkConfig(name="upernet_vit_b", image_size=32, options=options)
-        loop = {"learning_rate": 1e-4, "no_decay": "official", **loop}
-        trainer, _ = make_trainer(tmp_path / attention, loop, catalogs=catalogs, network=network)
-        trainer.fit()
-        losses.append([line["loss"] for line in metrics(tmp_path / attention)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-
-
-def test_fused_optimiser_is_chosen_unless_it_cannot_be_or_another_is_named():
-    wanted = {"auto": {}, True: {}, False: {}, "scaled": {"fused": "auto", "precision": "16-mixed"}}
-    found = [build_optimiser(nn.Linear(2, 2), LoopConfig(**{"fused": name, **more})).defaults["fused"] for name, more in wanted.items()]
-    assert found == [True, True, False, False]
-    assert [LoopConfig.parse({"fused": word}).fused for word in ("auto", "yes", "no")] == ["auto", True, False]
-    with pytest.raises(ConfigError, match="fused=yes does not go with precision=16-mixed"):
-        LoopConfig.parse({"fused": "yes", "precision": "16-mixed"})
-
-
-@pytest.mark.slow
-def test_compiled_network_trains(tmp_path, catalogs):
-    losses = []
-    for name, wanted in (("plain", False), ("compiled", True)):
-        trainer, _ = make_trainer(tmp_path / name, {"steps": 2, "compile": wanted, "learning_rate": 1e-4}, catalogs=catalogs)
-        trainer.fit()
-        losses.append([line["loss"] for line in metrics(tmp_path / name)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_compiled_network_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path, catalogs):
-    loop = {"steps": 4, "compile": True, "fused": True, "checkpoint_every": 1, "learning_rate": 1e-3}
-    whole, _ = make_trainer(tmp_path / "whole", loop, catalogs=catalogs)
-    whole.fit()
-    trainer, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs)
-    batches = trainer._batches
-    trainer._batches = lambda: (item for _, item in zip(range(2), batches(), strict=False))
-    trainer._export = lambda: None
-    trainer.fit()
-    again, _ = make_trainer(tmp_path / "run", loop, catalogs=catalogs, start=False)
-    again.resume()
-    assert again.step == 2
-    again.fit()
-    assert same(weights(again), weights(whole))
-
-
 def test_rate_of_every_step_is_that_of_the_schedule(tmp_path, catalogs):
     trainer, _ = make_trainer(tmp_path / "run", {"steps": 6, "schedule": {"warmup_steps": 2}, "learning_rate": 0.01}, catalogs=catalogs)
     used = []
@@ -332,38 +188,6 @@ def test_averaged_teacher_without_average_is_refused_before_anything_is_lost(tmp
         make_trainer(tmp_path / "run", {}, catalogs=catalogs, settings={"teacher": "average"})
     trainer, _ = make_trainer(tmp_path / "run", {"average_decay": 0.9}, catalogs=catalogs, settings={"teacher": "average"})
     trainer.fit()
-
-
-def spoilt_catalogs(folder, labelled: int, pool: int):
-    """Six labelled tiles and twelve of a pool, of which some went bad."""
-    made = catalog_of(make_rows(folder, "lab", 6, split="train")), catalog_of(make_rows(folder, "pool", 12, split=None, labelled=False))
-    for name, count in (("lab", labelled), ("pool", pool)):
-        for index in range(count):
-            (folder / f"{name}{2 * index}.png").write_bytes(b"no image")
-    return made
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_tiles_are_reported_once_and_the_run_goes_on(tmp_path, workers):
-    made = spoilt_catalogs(tmp_path, labelled=1, pool=3)
-    # Three of the pool and one labelled tile are within a quarter of each, though four are more than a quarter of six.
-    loop = {"steps": 8, "batch_size": 4, "max_bad_share": 0.25, "workers": workers, "checkpoint_every": 8}
-    trainer, recorder = make_trainer(tmp_path / "run", loop, catalogs=made)
-    assert sorted(trainer.fit().bad_tiles) == ["lab/0", "pool/0", "pool/2", "pool/4"]
-    assert len(recorder.warnings) == 4
-    assert metrics(tmp_path / "run")[-1]["bad_tiles"] == 4
-    finished = json.loads((tmp_path / "run" / "finished.json").read_text())
-    assert "lab0.png" in finished["bad_tiles"]["lab/0"]
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")["bad_tiles"]["labelled"].keys() == {"lab/0"}
-
-
-@pytest.mark.parametrize(("labelled", "pool", "share"), [(2, 0, 0.16), (0, 4, 0.25), (1, 0, 0)])
-def test_too_many_unreadable_tiles_stop_the_run(tmp_path, labelled, pool, share):
-    made = spoilt_catalogs(tmp_path, labelled, pool)
-    trainer, _ = make_trainer(tmp_path / "run", {"steps": 30, "batch_size": 4, "max_bad_share": share}, catalogs=made)
-    with pytest.raises(RunError, match=r"tiles? cannot be read, more than loop\.max_bad_share allows; the last: .*\.png") as caught:
-        trainer.fit()
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_one_class_and_all_ignored_labels_train_without_harm(tmp_path, tmp_path_factory, catalogs):

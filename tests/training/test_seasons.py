@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,22 @@ def test_tiles_of_a_city_are_no_seasons(catalog):
     rows = [catalog.table.to_pylist()[0] | {"tile_id": str(number), "location_id": "a city"} for number in range(MOST_SEASONS + 1)]
     with pytest.raises(CatalogError, match=r"128 rows have location_id 'a city' and the same window, .*another location_id"):
         dataset_of(catalog_of(rows))
+
+
+def test_tiles_of_one_moment_are_places_of_their_own_where_nothing_says_where_they_are(catalog):
+    first = catalog.table.to_pylist()[0] | {"geometry": None}
+    days = {"a city": (1, 1, 2, None), "a place": (1, 2, 3, None), "undated": (None, None)}
+    rows = [
+        first
+        | {"tile_id": f"{name}/{number}", "location_id": name, "datetime": None if day is None else datetime(2020, 6, day, tzinfo=UTC)}
+        for name, found in days.items()
+        for number, day in enumerate(found)
+    ]
+    places = find_places(catalog_of(rows).table)
+    assert [places.seasons(place) for place in range(len(places))] == [[0], [1], [2], [3], [4, 5, 6, 7], [8, 9]]
+    shapely = pytest.importorskip("shapely")
+    known = [row | {"geometry": shapely.to_wkb(shapely.box(10, 50, 10.01, 50.01))} for row in rows[:3]]
+    assert len(find_places(catalog_of(known).table)) == 1
 
 
 def test_tiles_of_other_ground_are_places_of_their_own_where_footprints_say_so(catalog):

@@ -60,15 +60,15 @@ def bounded_cache() -> Iterator[None]:
 
 def raster_info(uri: str) -> RasterInfo:
     """Read a raster's header through GDAL; see :func:`tilth.imagery.read.read_info`."""
-    with _dataset(uri) as dataset:
-        indexes = _bands(uri, dataset)
+    with _opened_raster(uri) as opened:
+        dataset, indexes = opened.dataset, opened.indexes
         crs, affine = dataset.crs, dataset.transform
         return RasterInfo(
             uri=uri,
             width=dataset.width,
             height=dataset.height,
             count=len(indexes),
-            dtype=_stored_type(uri, dataset, indexes),
+            dtype=opened.dtype,
             crs=_crs_name(crs) if crs else None,
             transform=None if affine.is_identity else tuple(affine)[:6],
             nodata=dataset.nodata,
@@ -105,15 +105,15 @@ def raster_tags(uri: str) -> dict[str, str]:
         UnreadableFileError: truncated, damaged or of an unknown format.
         MissingExtraError: rasterio is not installed.
     """
-    with _dataset(uri) as dataset:
-        return dict(dataset.tags())
+    with _opened_raster(uri) as opened:
+        return dict(opened.dataset.tags())
 
 
 def has_control_points(uri: str) -> bool:
     """Say whether a raster names the places of some pixels only, as radar scenes in slant range do; false for what GDAL cannot read."""
     try:
-        with _dataset(uri) as dataset:
-            return bool(dataset.gcps[0])
+        with _opened_raster(uri) as opened:
+            return bool(opened.dataset.gcps[0])
     except UnreadableFileError:
         return False
 
@@ -125,8 +125,8 @@ def raster_files(uri: str) -> list[str]:
         UnreadableFileError: truncated, damaged or of an unknown format.
         MissingExtraError: rasterio is not installed.
     """
-    with _dataset(uri) as dataset:
-        return [str(name) for name in dataset.files]
+    with _opened_raster(uri) as opened:
+        return [str(name) for name in opened.dataset.files]
 
 
 @dataclass
@@ -217,15 +217,8 @@ def _crs_name(crs: Any) -> str:
 
 
 @contextmanager
-def _dataset(uri: str) -> Iterator[Any]:
-    """Give an open dataset; what GDAL reports while it is used becomes one clear line that names the file."""
-    with _opened_raster(uri) as opened:
-        yield opened.dataset
-
-
-@contextmanager
 def _opened_raster(uri: str) -> Iterator[_Opened]:
-    """As :func:`_dataset`, with what is known of it."""
+    """Give an open dataset; what GDAL reports while it is used becomes one clear line that names the file."""
     rasterio = rasterio_module()
     key = _key(uri)
     try:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from tilth.errors import ConfigError, suggest
 from tilth.models.decoders.parts import ClassHead
-from tilth.models.fusion import FusionNetwork, LateFusion, MidFusion, fusion_bands
+from tilth.models.fusion import FusionNetwork, fusion_bands
 from tilth.models.network import LAYOUT, SegmentationNetwork
 from tilth.models.vision_transformers.attention import Attention
 from tilth.models.vision_transformers.groups import GroupVisionTransformer
@@ -52,7 +52,7 @@ def fusion_unet(
     networks = {
         branch: _smp("unet", encoder, count, num_classes, {"decoder_channels": tuple(decoder_channels)}) for branch, count in bands.items()
     }
-    return (MidFusion if fusion == "mid" else LateFusion)(bands, networks)
+    return FusionNetwork(bands, networks, shared=fusion == "mid")
 
 
 def transfer_resnet(

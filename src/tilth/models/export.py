@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -12,14 +11,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tilth.augment.normalise import check_linear, fill_value
+from tilth.augment.normalise import check_linear
 from tilth.errors import ConfigError, RunError, TilthError, needs_extra
 from tilth.imagery.files import folder_lock, make_folder, move_into_place, reason_of, remove_empty
+from tilth.models.graph import Graph, describe_graph, random_image
 from tilth.models.network import set_checkpointing
 from tilth.models.segmenter import Segmenter
 from tilth.models.weights.report import groups
@@ -56,30 +56,6 @@ class Exported:
     difference: float | None
 
 
-class _Graph(nn.Module):
-    """What is exported: the network, behind the normalisation if that is wanted."""
-
-    def __init__(self, model: Segmenter, normalisation: bool) -> None:
-        super().__init__()
-        self.network = model.network
-        self.normalisation = normalisation
-        bands = model.sensor.bands
-        self.may_lack_values = model.sensor.dtype == "float32"
-        self.register_buffer("gain", _column([band.scale / band.std for band in bands]))
-        self.register_buffer("bias", _column([(band.offset - band.mean) / band.std for band in bands]))
-        self.register_buffer("fill", fill_value(model.sensor)[:, None, None])
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Compute logits (B, K, H, W) from (B, C, H, W): normalised float32, or values as stored."""
-        if self.normalisation:
-            image = image.to(torch.float32)
-            if self.may_lack_values:
-                image = torch.where(torch.isfinite(image), image, cast("Tensor", self.fill))
-            image = image * cast("Tensor", self.gain) + cast("Tensor", self.bias)
-        logits: Tensor = self.network(image)
-        return logits
-
-
 def export_model(
     model: Segmenter, target: Path, kind: Format, size: tuple[int, int], *, batch: int | None = None, normalisation: bool = False
 ) -> Exported:
@@ -107,7 +83,7 @@ def export_model(
             import onnxscript  # noqa: F401 - as above
     if normalisation:
         check_linear(model.sensor)
-    graph = _Graph(model, normalisation).eval()
+    graph = Graph(model, normalisation=normalisation).eval()
     with contextlib.suppress(ConfigError):  # raised where nothing can be computed twice, so nothing is
         set_checkpointing(graph, on=False)
     if target.is_dir():
@@ -158,12 +134,12 @@ def _workshop(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(graph: _Graph, model: Segmenter, target: Path, kind: Format, size: tuple[int, int], batch: int | None) -> int | None:
+def _write(graph: Graph, model: Segmenter, target: Path, kind: Format, size: tuple[int, int], batch: int | None) -> int | None:
     """Write the graph; returns the number of images it takes."""
     problem: Exception | None = None
     for count in [batch] if batch is not None else [None, 1]:
-        image = _random_image(model, size, count or _TRIED, graph.normalisation)
-        note = _note(model, graph.normalisation, size, count)
+        image = random_image(model, size, count or _TRIED, stored=graph.normalisation)
+        note = describe_graph(model, size, count, stored=graph.normalisation)
         try:
             with _quiet(), torch.no_grad():
                 (_write_onnx if kind == "onnx" else _write_torch)(graph, image, target, count, note)
@@ -178,7 +154,7 @@ def _write(graph: _Graph, model: Segmenter, target: Path, kind: Format, size: tu
     ) from problem
 
 
-def _write_onnx(graph: _Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
+def _write_onnx(graph: Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
     shapes = {"image": {0: torch.export.Dim("batch")}} if batch is None else None
     program = torch.onnx.export(
         graph, (image,), dynamo=True, dynamic_shapes=shapes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
@@ -192,13 +168,13 @@ def _write_onnx(graph: _Graph, image: Tensor, target: Path, batch: int | None, n
     program.save(target, external_data=weights > _INLINE_BYTES)
 
 
-def _write_torch(graph: _Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
+def _write_torch(graph: Graph, image: Tensor, target: Path, batch: int | None, note: str) -> None:
     shapes = {"image": {0: torch.export.Dim("batch")}} if batch is None else None
     program = torch.export.export(graph, (image,), dynamic_shapes=shapes)
     torch.export.save(program, target, extra_files={f"{_NOTE}.json": note})
 
 
-def _compare(graph: _Graph, model: Segmenter, written: Path, kind: Format, size: tuple[int, int], batch: int | None) -> float | None:
+def _compare(graph: Graph, model: Segmenter, written: Path, kind: Format, size: tuple[int, int], batch: int | None) -> float | None:
     """Run what was written, and the model.
 
     Raises:
@@ -207,7 +183,7 @@ def _compare(graph: _Graph, model: Segmenter, written: Path, kind: Format, size:
     title = model.config.network.title
     worst, scale = 0.0, 1.0
     for count in [batch] if batch is not None else [_TRIED, 1]:
-        image = _random_image(model, size, count, graph.normalisation)
+        image = random_image(model, size, count, stored=graph.normalisation)
         with torch.no_grad():
             expected = graph(image)
         # Before anything is compared: max() of Python passes over what is no number.
@@ -255,38 +231,6 @@ def _run_torch(written: Path, image: Tensor) -> Tensor:
     with _quiet(), torch.no_grad():
         found: Tensor = torch.export.load(written).module()(image)
     return found
-
-
-def _random_image(model: Segmenter, size: tuple[int, int], count: int, stored: bool) -> Tensor:
-    """Draw pixels of ordinary values, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(count, len(model.sensor), *size, generator=generator)
-    if not stored:
-        return image
-    bands = model.sensor.bands
-    spread, middle = _column([band.std / band.scale for band in bands]), _column([(band.mean - band.offset) / band.scale for band in bands])
-    values = image * spread + middle
-    kind: torch.dtype = getattr(torch, model.sensor.dtype)
-    if kind.is_floating_point:
-        return values.to(kind)
-    limits = torch.iinfo(kind)
-    return values.round().clamp(limits.min, limits.max).to(kind)
-
-
-def _column(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).to(torch.float32)[:, None, None]
-
-
-def _note(model: Segmenter, normalisation: bool, size: tuple[int, int], batch: int | None) -> str:
-    """What whoever runs the graph must know of its input and output."""
-    shape = ["B" if batch is None else batch, len(model.sensor), *size]
-    tree: dict[str, Any] = {
-        "input": {"dtype": model.sensor.dtype if normalisation else "float32", "shape": shape},
-        "values": "as stored" if normalisation else "(stored * scale + offset, cut as the band says, - mean) / std, for each band",
-        "sensor": model.sensor.model_dump(mode="json"),
-        "scheme": model.scheme.model_dump(mode="json"),
-    }
-    return json.dumps(tree)
 
 
 @contextlib.contextmanager

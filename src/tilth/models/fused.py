@@ -1,8 +1,7 @@
 """A network for a sum of sensors: one branch for each part, and one map of all of them (cromss.md section 3).
 
-One image in, one map out, so that it is trained, scored, exported and used like any other network. The branches are what
-:mod:`tilth.models.fusion` describes: networks of one kind that share decoder and head (middle fusion) or nothing (late fusion). The map
-is the mean of the branches' probabilities.
+One image in, one map out, so that it is trained, scored, exported and used like any other network. The branches are networks of one kind
+that share decoder and head (middle fusion) or nothing (late fusion). The map is the mean of the branches' probabilities.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ from torch import Tensor, nn
 
 from tilth.errors import ConfigError, UsageError, suggest
 from tilth.models.config import FusionConfig, SegmenterConfig
-from tilth.models.fusion import JOINT
 from tilth.models.network import SegmentationNetwork, pad_to_multiple, with_statistics
 from tilth.sensors import get_sensor
 
 if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter
     from tilth.sensors import Sensor
+
+JOINT = "joint"
+"""The branch that sees the bands of all others, one after the other."""
 
 
 class BranchEncoders(nn.ModuleDict):

@@ -1,67 +1,52 @@
-"""Networks that see a place through two sensors: one encoder for each, and decoders that are shared (middle fusion) or not (late fusion).
+"""Networks that are handed the images of two sensors one by one, and answer with a map for each: those that CromSS pre-trains.
 
-cromss.md section 3. Nothing is averaged, and features of different modalities never meet: middle fusion means that one decoder and one
-head serve every branch. Parts are those of segmentation_models.pytorch.
+cromss.md section 3. Nothing is averaged, and features of different sensors never meet: middle fusion means that one decoder and one head
+serve every branch. What is inside is a :class:`tilth.models.fused.FusedNetwork`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tilth.errors import ConfigError, SensorMismatchError, UsageError, suggest
-from tilth.models.network import SegmentationNetwork, pad_to_multiple, with_statistics
+from tilth.errors import ConfigError, SensorMismatchError
+from tilth.models.fused import JOINT, FusedNetwork
+from tilth.models.network import SegmentationNetwork
 
 MODALITIES = ("s1", "s2")
 """The modalities in the order in which their images are handed in and their logits come back."""
 
-JOINT = "joint"
-"""The branch that sees the bands of all modalities, one after the other."""
-
-STRIDE = 32
-"""Sides inside are multiples of this many pixels."""
+_EARLIER = {"encoders.": "encoder.", "decoders.": "decoder.", "heads.": "segmentation_head."}
+"""How names of tensors began in folders that earlier versions wrote."""
 
 
-class FusionNetwork(nn.Module):
-    """What middle and late fusion have in common: images in, one logits tensor for each branch out.
+class FusionNetwork(FusedNetwork):
+    """Images of S1 and S2 in, one logits tensor for each branch out.
 
     Attributes:
         bands: number of bands C of each branch, in the order of the results: ``s1``, ``s2`` and, of three branches, ``joint``.
-        encoders: by branch.
-        layout: names under which such networks are published.
     """
 
     layout = "cromss-fusion"
 
-    def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
-        """Take the encoders of networks, one for each branch; what follows them is up to the kind of fusion."""
-        super().__init__()
-        self.bands = bands
-        self.encoders = nn.ModuleDict({branch: network.encoder for branch, network in networks.items()})
+    def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork], *, shared: bool) -> None:
+        """Put networks together.
 
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """Names of the branches, in the order of the results."""
-        return tuple(self.bands)
-
-    def encoder_of(self, branch: str) -> nn.Module:
-        """Get the encoder of a branch: image (B, C, H, W) -> list of feature maps, the image itself first, then strides 2 to 32.
-
-        Raises:
-            UsageError: there is no such branch.
+        Args:
+            bands: of each branch.
+            networks: by branch, built alike but for their bands.
+            shared: take decoder and head of the first for all (middle fusion), or leave each its own (late fusion).
         """
-        if branch not in self.bands:
-            raise UsageError(f"this network has no branch {branch!r}; {suggest(branch, self.bands)}")
-        return self.encoders[branch]
+        radar, optical = (bands[name] for name in MODALITIES)
+        places = {"s1": range(radar), "s2": range(radar, radar + optical), JOINT: range(radar + optical)}
+        super().__init__({name: tuple(places[name]) for name in networks}, networks, shared=shared)
+        self.bands = bands
+        self.register_load_state_dict_pre_hook(_name_as_now)  # type: ignore[no-untyped-call]  # of torch
 
-    def decode(self, features: list[Tensor], branch: str) -> Tensor:
-        """Turn feature maps of a branch into its logits (B, K, H, W)."""
-        raise NotImplementedError
-
-    def forward(self, s1: Tensor, s2: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, s1: Tensor, s2: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # one image a sensor is what sets it apart
         """Compute logits, one branch after the other.
 
         Shared batch normalisation sees the branches one by one, S1 first: each is normalised by its own statistics in training mode, and
@@ -76,67 +61,15 @@ class FusionNetwork(nn.Module):
 
         Raises:
             SensorMismatchError: a band count is not that of the network, or the two do not show the same batch and size.
-            UsageError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
+            SmallBatchError: in training, a map shrinks to one pixel of one image, of which batch norm has no statistics.
         """
-        self._check(s1, s2)
-        height, width = s1.shape[-2:]
-        images = {"s1": s1, "s2": s2}
-        if JOINT in self.bands:
-            images[JOINT] = torch.cat([s1, s2], dim=1)
-        return tuple(
-            with_statistics(self._branch, pad_to_multiple(image, STRIDE), branch)[..., :height, :width] for branch, image in images.items()
-        )
-
-    def _branch(self, image: Tensor, branch: str) -> Tensor:
-        return self.decode(self.encoder_of(branch)(image), branch)
-
-    def _check(self, s1: Tensor, s2: Tensor) -> None:
-        shapes = f"(B, {self.bands['s1']}, H, W) and (B, {self.bands['s2']}, H, W)"
         fits = s1.ndim == s2.ndim == 4 and s1.shape[1] == self.bands["s1"] and s2.shape[1] == self.bands["s2"]
         if not fits or s1.shape[0] != s2.shape[0] or s1.shape[2:] != s2.shape[2:]:
             raise SensorMismatchError(
-                f"s1 of shape {tuple(s1.shape)} and s2 of shape {tuple(s2.shape)}: expected {shapes} with equal B, H and W; "
-                "bring both to one grid"
+                f"s1 of shape {tuple(s1.shape)} and s2 of shape {tuple(s2.shape)}: expected (B, {self.bands['s1']}, H, W) and "
+                f"(B, {self.bands['s2']}, H, W) with equal B, H and W; bring both to one grid"
             )
-
-
-class MidFusion(FusionNetwork):
-    """An encoder for each branch; decoder and head, batch normalisation included, are shared.
-
-    Attributes:
-        decoder: feature maps -> one map.
-        segmentation_head: that map -> logits.
-    """
-
-    def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
-        """Take the encoders of all networks, and decoder and head of the first."""
-        super().__init__(bands, networks)
-        first = networks[MODALITIES[0]]
-        self.decoder, self.segmentation_head = first.decoder, first.segmentation_head
-
-    def decode(self, features: list[Tensor], branch: str) -> Tensor:
-        """Turn feature maps of any branch into its logits (B, K, H, W)."""
-        del branch  # all share one decoder
-        return cast("Tensor", self.segmentation_head(self.decoder(features)))
-
-
-class LateFusion(FusionNetwork):
-    """A whole network for each branch; nothing is shared.
-
-    Attributes:
-        decoders: by branch, feature maps -> one map.
-        heads: by branch, that map -> logits.
-    """
-
-    def __init__(self, bands: dict[str, int], networks: dict[str, SegmentationNetwork]) -> None:
-        """Take all of the networks."""
-        super().__init__(bands, networks)
-        self.decoders = nn.ModuleDict({branch: network.decoder for branch, network in networks.items()})
-        self.heads = nn.ModuleDict({branch: network.segmentation_head for branch, network in networks.items()})
-
-    def decode(self, features: list[Tensor], branch: str) -> Tensor:
-        """Turn feature maps of a branch into its logits (B, K, H, W), by the branch's own decoder."""
-        return cast("Tensor", self.heads[branch](self.decoders[branch](features)))
+        return self.branch_logits(torch.cat([s1, s2], dim=1))
 
 
 def fusion_bands(in_channels: int | Sequence[int], branches: int) -> dict[str, int]:
@@ -156,3 +89,10 @@ def fusion_bands(in_channels: int | Sequence[int], branches: int) -> dict[str, i
         raise ConfigError(f"branches={branches!r}: expected 2 (S1, S2) or 3 (S1, S2, joint)")
     bands = dict(zip(MODALITIES, counts, strict=True))
     return bands | {JOINT: sum(counts)} if branches == 3 else bands
+
+
+def _name_as_now(_network: nn.Module, tensors: dict[str, Any], prefix: str, *_others: Any) -> None:
+    for name in list(tensors):
+        for earlier, now in _EARLIER.items():
+            if name.startswith(prefix + earlier):
+                tensors[prefix + now + name.removeprefix(prefix + earlier)] = tensors.pop(name)

@@ -49,6 +49,7 @@ class RecipeConfig(Config):
             that has to be given, or chosen, before a stage uses it. ``out`` and ``command`` are always there.
         choices: tables of presets: what one value says sets others, unless they are given from outside. A choice may set the value of
             a later one, whose table then fills in what is still open.
+        settled: values that are contradictory if they are given where a choice says null.
         stages: in the order of their work.
     """
 
@@ -56,6 +57,7 @@ class RecipeConfig(Config):
     description: str
     values: dict[str, Any] = pydantic.Field(default_factory=dict)
     choices: Choices = pydantic.Field(default_factory=dict)
+    settled: tuple[str, ...] = ()
     stages: tuple[StageConfig, ...] = pydantic.Field(min_length=1)
 
     @pydantic.model_validator(mode="after")
@@ -63,6 +65,9 @@ class RecipeConfig(Config):
         for name, meaning in _ALWAYS_THERE.items():
             if name in self.values or any(name in stage.each for stage in self.stages):
                 raise ValueError(f"{name!r} cannot be a value of a recipe; it is {meaning}")
+        unknown = next((name for name in self.settled if name not in self.values), None)
+        if unknown is not None:
+            raise ValueError(f"settled: {unknown!r} is no value of the recipe; {suggest(unknown, self.values)}")
         before: list[str] = []
         for chosen, table in self.choices.items():
             sets = {name for row in table.values() for name in row}
@@ -89,8 +94,8 @@ def expand(recipe: RecipeConfig, out: Path, values: Mapping[str, Any], command: 
         Stages without placeholders.
 
     Raises:
-        ConfigError: a value the recipe does not have, a placeholder without value, a value without content, values that refer to each
-            other in a circle, nothing to repeat a stage for, or two stages of one name.
+        ConfigError: a value the recipe does not have, one that contradicts a choice, a placeholder without value, a value without content,
+            values that refer to each other in a circle, nothing to repeat a stage for, or two stages of one name.
     """
     unknown = [name for name in values if name not in recipe.values]
     if unknown:
@@ -121,6 +126,12 @@ def _choose(recipe: RecipeConfig, values: Mapping[str, Any]) -> dict[str, Any]:
         word = str(found.get(name, recipe.values[name]))
         if word not in table:
             raise ConfigError(f"values.{name}={word}: recipe {recipe.name!r} does not know it; {suggest(word, table)}")
+        for other in recipe.settled:
+            if other in table[word] and table[word][other] is None and values.get(other) is not None:
+                raise ConfigError(
+                    f"values.{name}={word} means without {other}, and values.{other}={values[other]} gives some; leave values.{other} out, "
+                    f"or choose another {name}"
+                )
         found = {**table[word], **found}
     return found
 

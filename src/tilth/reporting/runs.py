@@ -158,7 +158,6 @@ _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
         "Only where labels exist; never learnt from.",
     ),
     ("learning_rate", "train", "Learning rate", "number", True, ""),
-    ("loss", "val", "Loss on validation tiles", "number", False, ""),
     (
         "validation_loss",
         "val",

@@ -144,7 +144,7 @@ def _draw(run: Run, model: Any, labelled: Any, row: int) -> GalleryTile:
     from tilth.methods.cromss.method import Branches
     from tilth.methods.cromss.objective import judge
     from tilth.methods.cromss.settings import CromssConfig
-    from tilth.models.fusion import JOINT
+    from tilth.models.fused import JOINT
     from tilth.models.inference import evaluating
 
     tile = labelled.tile(row)

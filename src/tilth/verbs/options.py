@@ -29,6 +29,19 @@ Flips = Literal["none", "horizontal", "both", "all"]
 FLIPS_FIELD: Any = pydantic.Field("none", description="average mirrored views of each window: 1, 2, 4 or 8 times the work, steadier labels")
 """Field of an option of that type."""
 
+SHARD_TILES_FIELD: Any = pydantic.Field(
+    256, ge=1, le=1_000_000, description="tiles in one piece of work, and lost at most by a kill; more where one image has more"
+)
+"""Field of the size of the pieces that processes share."""
+
+BAD_SHARE_FIELD: Any = pydantic.Field(
+    0.05, ge=0, le=1, description="share of the tiles, rounded up, that may turn out unreadable; never all"
+)
+"""Field of how much may be wrong with the tiles."""
+
+THREADS_FIELD: Any = pydantic.Field(2, ge=1, le=256, description="threads that read ahead, and as many that write")
+"""Field of the threads beside a model."""
+
 
 class WindowConfig(Config):
     """How images larger than a window are cut up."""

@@ -11,7 +11,7 @@ from tilth.config import Config
 from tilth.errors import UsageError, needs_extra
 from tilth.labelling.config import Part, is_part
 from tilth.verbs.console import Console
-from tilth.verbs.options import FLIPS_FIELD, Flips, SideBySideConfig
+from tilth.verbs.options import BAD_SHARE_FIELD, FLIPS_FIELD, SHARD_TILES_FIELD, THREADS_FIELD, Flips, SideBySideConfig
 from tilth.verbs.pool import open_pool
 from tilth.verbs.registry import Result, verb
 
@@ -32,13 +32,9 @@ class TrustOptions(Config):
     out: Path = pydantic.Field(description="folder for catalog.parquet, trust.json, rasters of trust and a sheet of pictures")
     split: tuple[str | None, ...] = pydantic.Field((), description="rows to judge; all if not given")
     part: str = pydantic.Field("1/1", description="judge only this part of the shards, such as 2/8; whoever ends last writes the catalog")
-    shard_tiles: int = pydantic.Field(
-        256, ge=1, le=1_000_000, description="tiles in one piece of work, and lost at most by a kill; more where one image has more"
-    )
-    max_bad_share: float = pydantic.Field(
-        0.05, ge=0, le=1, description="share of the tiles, rounded up, that may turn out unreadable; never all"
-    )
-    workers: int = pydantic.Field(2, ge=1, le=256, description="threads that read ahead, and as many that write")
+    shard_tiles: int = SHARD_TILES_FIELD
+    max_bad_share: float = BAD_SHARE_FIELD
+    workers: int = THREADS_FIELD
     pictures: int = pydantic.Field(24, ge=0, le=400, description="tiles on the sheet of pictures, from least to most trusted; 0 = none")
     flips: Flips = FLIPS_FIELD
     inference: SideBySideConfig = pydantic.Field(default_factory=SideBySideConfig, description="how tiles are predicted")

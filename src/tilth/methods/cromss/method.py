@@ -15,8 +15,7 @@ from tilth.methods.cromss.health import collapse_warnings, health
 from tilth.methods.cromss.objective import consistency_losses, judge, segmentation_loss, targets
 from tilth.methods.cromss.ramps import ramp
 from tilth.methods.cromss.settings import CromssConfig
-from tilth.models.fused import FusedNetwork
-from tilth.models.fusion import JOINT
+from tilth.models.fused import JOINT, FusedNetwork
 from tilth.models.segmenter import Segmenter
 
 ALONE = "alone"

@@ -20,7 +20,7 @@ _WRAPPER = "network."
 _OWN, _ENCODER = 0.9, 0.5
 _DECODER = ("decoder.", "decoders.")
 _TASK = (*_DECODER, *CLASS_LAYERS)
-_WRAPPED = ("model.", "backbone.", "body.", "")
+_WRAPPED = ("model.", "backbone.", "body.", "unet.", "")
 """What stands between ``encoder.`` and the names of a library's model."""
 
 
@@ -64,11 +64,12 @@ def encoder_layout(shapes: Mapping[str, tuple[int, ...]], network: nn.Module) ->
     """The same for a file with the names of the encoder alone, as libraries of models publish them (ConvNeXt, EfficientNet, ...).
 
     Returns:
-        A layout, or None if fewer than half of the names are the encoder's.
+        A layout, or None if fewer than half of the names are the encoder's, or there are several encoders.
     """
     best: tuple[int, dict[str, str]] = 0, {}
     state = network.state_dict()
-    for root in encoder_roots(network):
+    roots = encoder_roots(network)
+    for root in roots if len(roots) == 1 else ():
         for wrapped in _WRAPPED:
             prefix = root + wrapped
             found = {_usual(name.removeprefix(prefix)): name for name in state if name.startswith(prefix)}

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from tilth.errors import UsageError, suggest
-from tilth.models.fused import FusedNetwork
-from tilth.models.fusion import JOINT, FusionNetwork, LateFusion, MidFusion
+from tilth.models.fused import JOINT, FusedNetwork
 from tilth.models.network import SegmentationNetwork
 from tilth.models.weights.layout import NO_SUCH_LAYER, Converted, Layout, Tensors
 
@@ -23,7 +22,6 @@ _ENCODERS = {"encoder1": "s1", "encoder": "s2", "encoder_com": JOINT}
 _MODELS = {"model1": "s1", "model2": "s2", "model_com": JOINT}
 _TAGS = {"mfs1": ("mid", "s1"), "mfs2": ("mid", "s2"), "lfs1": ("late", "s1"), "lfs2": ("late", "s2")}
 _PART_NAMES = ("encoder", "decoder", "segmentation_head")
-_BY_BRANCH = {"encoder": "encoders", "decoder": "decoders", "segmentation_head": "heads"}
 _STEM = "conv1.weight"
 
 Place = tuple[str | None, str, str]
@@ -141,14 +139,14 @@ def _recognises(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def _fits(network: nn.Module) -> bool:
-    return isinstance(network, (FusionNetwork, FusedNetwork)) or encoder_prefix(network) is not None
+    return isinstance(network, FusedNetwork) or encoder_prefix(network) is not None
 
 
 def _convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converted:
     places = {name: place_of(name) for name in tensors}
     unexpected = [name for name, place in places.items() if place is None]
     known = {name: place for name, place in places.items() if place is not None}
-    if not isinstance(network, (FusionNetwork, FusedNetwork)):
+    if not isinstance(network, FusedNetwork):
         converted = _convert_branch(tensors, known, network, take)
     elif take is not None:
         raise UsageError(f"take={take!r}: a fusion network takes the file whole; leave take out")
@@ -158,7 +156,7 @@ def _convert(tensors: Tensors, network: nn.Module, take: str | None) -> Converte
     return converted
 
 
-def _convert_whole(tensors: Tensors, places: Mapping[str, Place], network: FusionNetwork | FusedNetwork) -> Converted:
+def _convert_whole(tensors: Tensors, places: Mapping[str, Place], network: FusedNetwork) -> Converted:
     converted = Converted({})
     own = _own_branches(network)
     for name, (branch, part, rest) in places.items():
@@ -211,42 +209,20 @@ def _branch_that_fits(bands: Mapping[str, int], network: nn.Module) -> tuple[str
     return right[0], "encoder"
 
 
-def _own_branches(network: FusionNetwork | FusedNetwork) -> dict[str, str]:
+def _own_branches(network: FusedNetwork) -> dict[str, str]:
     """Our names of the branches by theirs: ``s2_l1c`` is S2."""
     return {theirs: ours for ours in network.branches for theirs in _ENCODERS.values() if ours.startswith(theirs)}
 
 
-def _own_name(network: FusionNetwork | FusedNetwork, place: Place) -> str | None:
+def _own_name(network: FusedNetwork, place: Place) -> str | None:
     branch, part, rest = place
-    if isinstance(network, FusedNetwork):
-        if (branch is None) != (network.shared and part != "encoder"):
-            return None
-        return f"{part}.{rest}" if branch is None else f"{part}.{branch}.{rest}"
-    if branch is None:
-        return f"{part}.{rest}" if isinstance(network, MidFusion) else None
-    if part == "encoder" or isinstance(network, LateFusion):
-        return f"{_BY_BRANCH[part]}.{branch}.{rest}"
-    return None
+    if (branch is None) != (network.shared and part != "encoder"):
+        return None
+    return f"{part}.{rest}" if branch is None else f"{part}.{branch}.{rest}"
 
 
 def _export(network: nn.Module) -> Tensors:
-    if isinstance(network, FusedNetwork):
-        return _export_fused(network)
-    late = isinstance(network, LateFusion)
-    theirs = {branch: name for name, branch in (_MODELS if late else _ENCODERS).items()}
-    parts = {ours: part for part, ours in _BY_BRANCH.items()}
-    exported: Tensors = {}
-    for name, tensor in network.state_dict().items():
-        first, _, rest = name.partition(".")
-        if first in parts:
-            branch, _, rest = rest.partition(".")
-            exported[f"{theirs[branch]}.{parts[first]}.{rest}" if late else f"{theirs[branch]}.{rest}"] = tensor
-        else:
-            exported[name] = tensor
-    return exported
-
-
-def _export_fused(network: FusedNetwork) -> Tensors:
+    assert isinstance(network, FusedNetwork)  # others have no such layout
     theirs = {branch: name for name, branch in (_ENCODERS if network.shared else _MODELS).items()}
     names = {ours: theirs[branch] for branch, ours in _own_branches(network).items()}
     exported: Tensors = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from tilth.errors import UsageError, suggest
+from tilth.models.fused import BranchEncoders
 from tilth.models.weights.containers import CONTAINER_ALIASES
 
 ALIASES = CONTAINER_ALIASES | {
@@ -64,10 +65,10 @@ def encoder_roots(network: nn.Module) -> dict[str, nn.Module]:
     """Find the encoders of a network by what stands before their names: one, or one for each branch of a fusion network."""
     found: dict[str, nn.Module] = {}
     for name, module in network.named_modules():
-        parts = name.split(".")
         inside_another = any(name.startswith(root) for root in found)
-        if not inside_another and (parts[-1] == "encoder" or (len(parts) > 1 and parts[-2] == "encoders")):
-            found[f"{name}."] = module
+        if not inside_another and name.rpartition(".")[2] == "encoder":
+            several = dict(module.items()) if isinstance(module, BranchEncoders) else {}
+            found |= {f"{name}.{branch}.": encoder for branch, encoder in several.items()} or {f"{name}.": module}
     return found
 
 
