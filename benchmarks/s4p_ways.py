@@ -141,7 +141,7 @@ class Bench:
         dataset = TileDataset(order, streams, CLASSES, self.weak)
         made = loop.Trainer(method, dataset, Run(self.folder / "run"), config, self.weak, fabric, TrainingProgress(Silent(), config.steps))
         if self.trainers:
-            made.optimiser = next(iter(self.trainers.values())).optimiser
+            made.stepper.optimiser = next(iter(self.trainers.values())).stepper.optimiser
         self.trainers[key] = made
         return made
 
@@ -198,7 +198,7 @@ class Bench:
         plain = self.plain
         if self.device == "cpu":
             # The step's memory is the same; steps of one and the other are counted together.
-            plain.state = self.trainer(WAYS[2]).optimiser.optimizer.state
+            plain.state = self.trainer(WAYS[2]).stepper.optimiser.optimizer.state
         while True:
             losses = self.published_losses(loader.labelled(step), loader.unlabelled(step), loader.unlabelled(step, "partner"), way, watch)
             plain.zero_grad()

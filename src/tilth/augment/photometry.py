@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,10 +29,11 @@ def grey(image: Tensor, weights: Sequence[float]) -> Tensor:
     Returns:
         A new (n, 1, H, W).
     """
-    total = image[:, :1] * weights[0]
-    for band in range(1, image.shape[1]):
-        total.add_(image[:, band : band + 1], alpha=weights[band])
-    return total
+    first, *others = image.unbind(1)
+    total = first * weights[0]
+    for plane, weight in zip(others, weights[1:], strict=True):
+        total.add_(plane, alpha=weight)
+    return total.unsqueeze(1)
 
 
 def brightness(image: Tensor, factor: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def contrast(image: Tensor, factor: Tensor, weights: Sequence[float], valid: Ten
     Returns:
         ``image``.
     """
-    mean = (_mean(image, valid) * torch.tensor(weights, device=image.device).view(-1, 1, 1)).sum(1, keepdim=True)
+    mean = grey(_mean(image, valid), weights)
     return image.mul_(factor).add_((1 - factor) * mean)
 
 
@@ -72,25 +74,24 @@ def hue(image: Tensor, shift: Tensor) -> Tensor:
 
     Args:
         image: float32 (n, 3, H, W); need not lie in [0, 1].
-        shift: (n, 1, 1, 1), in turns.
+        shift: (n, 1, 1, 1), in turns, at least -1/2.
 
     Returns:
         A new (n, 3, H, W).
     """
     red, green, blue = image.unbind(1)
     low = torch.minimum(torch.minimum(red, green), blue)
-    chroma = torch.maximum(torch.maximum(red, green), blue).sub_(low)
-    # The angle in sixths of a turn, -3 to 3, counted from red and negative towards blue: one formula for all six sectors, for comparisons
+    six = torch.maximum(torch.maximum(red, green), blue).sub_(low).mul_(6)
+    # The angle in turns, -1/2 to 1/2, counted from red and negative towards blue: one formula for all six sectors, for comparisons
     # and choices between tensors are slow on a CPU. Grey pixels get any angle, which moves nothing.
-    angle = (green + blue).sub_(red).sub_(low).div_(chroma.clamp_min(torch.finfo(image.dtype).tiny)).add_(1)
-    angle.copysign_(green - blue).add_(shift[:, :, 0] * 6)
-    angle.sub_((angle / 6).floor_(), alpha=6)
-    # Each channel is a trapezoid of the angle: 1 around its own colour, 0 around the opposite one.
+    turns = (green + blue).sub_(red).sub_(low).div_(six.clamp_min(torch.finfo(image.dtype).tiny)).add_(1 / 6)
+    turns.copysign_(green - blue).add_(shift[:, :, 0] + 1).frac_()
+    # Each channel is a trapezoid of the angle: 1 around its own colour, 0 around the opposite one. ``six`` is six times the chroma.
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
-    torch.addcmul(low - chroma, (angle - 3).abs_().clamp_(1, 2), chroma, out=result[:, 0])
-    top = torch.add(low, chroma, alpha=2)
-    torch.addcmul(top, (angle - 2).abs_().clamp_(1, 2), chroma, value=-1, out=result[:, 1])
-    torch.addcmul(top, (angle - 4).abs_().clamp_(1, 2), chroma, value=-1, out=result[:, 2])
+    torch.addcmul(low.sub(six, alpha=1 / 6), turns.sub(1 / 2).abs_().clamp_(1 / 6, 1 / 3), six, out=result[:, 0])
+    top = low.add_(six, alpha=1 / 3)
+    torch.addcmul(top, turns.sub(1 / 3).abs_().clamp_(1 / 6, 1 / 3), six, value=-1, out=result[:, 1])
+    torch.addcmul(top, turns.sub_(2 / 3).abs_().clamp_(1 / 6, 1 / 3), six, value=-1, out=result[:, 2])
     return result
 
 
@@ -130,19 +131,25 @@ def _blur_one(image: Tensor, sigma_px: float, result: Tensor) -> None:
     """Blur (c, H, W) into ``result``, rows and columns in pieces: products with small banded matrices, which beat convolutions a plane."""
     radius = max(math.ceil(4 * sigma_px - 0.5), 0)
     bands, height, width = image.shape
-    place = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (place / sigma_px) ** 2)
-    kernel = (kernel / kernel.sum()).to(torch.float32)
-    # Column j of the matrix holds the weights of output j of a piece.
-    weights = torch.zeros(_PIECE, _PIECE + 2 * radius + 1)
-    weights[:, : len(kernel)] = kernel
-    weights = weights.flatten()[: _PIECE * (_PIECE + 2 * radius)].view(_PIECE, -1).T.contiguous().to(image.device)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)
+    # Row j of the matrix holds the weights of output j of a piece.
+    reach = _PIECE + 2 * radius
+    matrix = np.zeros((_PIECE, reach + 1), np.float32)
+    matrix[:, : len(kernel)] = kernel / kernel.sum()
+    weights = torch.from_numpy(matrix.ravel()[: _PIECE * reach].reshape(_PIECE, reach)).to(image.device)
     down, across = -(-height // _PIECE), -(-width // _PIECE)
     below, right = down * _PIECE - height, across * _PIECE - width
     padded = F.pad(image.unsqueeze(0), (radius, radius + right, radius, radius + below), mode="replicate")[0]
-    wide = padded.unfold(2, len(weights), _PIECE).reshape(-1, len(weights)).mm(weights).view(bands, -1, across * _PIECE)
-    tall = torch.matmul(weights.T, wide.unfold(1, len(weights), _PIECE).transpose(2, 3)).flatten(1, 2)
-    result.copy_(tall[:, :height, :width])
+    tall = image.new_empty(bands, down, _PIECE, padded.shape[2])
+    # Pieces overlap in memory; products of whole batches of them need no copies.
+    for band, pieces in enumerate(padded.unfold(1, reach, _PIECE).transpose(2, 3)):
+        torch.bmm(weights.expand(down, -1, -1), pieces, out=tall[band])
+    pieces = tall.view(-1, padded.shape[2]).unfold(1, reach, _PIECE).transpose(0, 1)
+    wide = torch.bmm(pieces, weights.T.expand(across, -1, -1)).view(across, bands, -1, _PIECE)[:, :, :height].permute(1, 2, 0, 3)
+    if right:
+        result.copy_(wide.reshape(bands, height, -1)[..., :width])
+    else:
+        result.view(bands, height, across, _PIECE).copy_(wide)
 
 
 def _mean(image: Tensor, valid: Tensor | None) -> Tensor:

@@ -72,19 +72,24 @@ def draw_strong(draw: int, config: StrongConfig, view: int = 0) -> StrongDraw:
     """
     generator = seeds.generator(draw, "strong", view)
 
-    def around(centre: float, spread: float) -> float:
-        return float(generator.uniform(centre - spread, centre + spread))
-
     jitter = bool(generator.random() < config.jitter_probability)
-    order = tuple(int(place) for place in generator.permutation(4))
+    order = tuple(generator.permutation(4).tolist())
+    rest: Iterator[float] = iter(generator.random(12).tolist())
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * next(rest)
+
+    def around(centre: float, spread: float) -> float:
+        return between(centre - spread, centre + spread)
+
     factors = (around(1, config.brightness), around(1, config.contrast), around(1, config.saturation), around(0, config.hue))
-    grayscale = bool(generator.random() < config.grayscale_probability)
-    blur = bool(generator.random() < config.blur_probability)
-    sigma = float(generator.uniform(*config.blur_sigma))
+    grayscale = next(rest) < config.grayscale_probability
+    blur = next(rest) < config.blur_probability
+    sigma = between(*config.blur_sigma)
     gain, contrast = around(0, config.radar_gain_db), around(1, config.radar_contrast)
-    speckle = bool(generator.random() < config.speckle_probability)
-    looks = float(np.exp(generator.uniform(*np.log(config.speckle_looks))))
-    edges = bool(generator.random() < config.edge_probability)
+    speckle = next(rest) < config.speckle_probability
+    looks = float(np.exp(between(*np.log(config.speckle_looks).tolist())))
+    edges = next(rest) < config.edge_probability
     return StrongDraw(jitter, order, factors, grayscale, sigma if blur else 0.0, gain, contrast, looks if speckle else 0.0, edges)
 
 
@@ -186,46 +191,52 @@ def _take(unit: Tensor, samples: list[int], bands: Sequence[int]) -> Tensor:
     return part if list(bands) == list(range(unit.shape[1])) else part[:, list(bands)]
 
 
-def _put(unit: Tensor, samples: list[int], bands: Sequence[int], part: Tensor) -> None:
-    """Write back what :func:`_take` handed out, unless it was changed in place."""
+def _put(unit: Tensor, samples: list[int], bands: Sequence[int], part: Tensor) -> Tensor:
+    """Write back what :func:`_take` handed out, changed; what is all of it takes the place of ``unit``."""
+    if part.shape == unit.shape and list(bands) == list(range(unit.shape[1])):
+        return part
     if len(samples) < unit.shape[0]:
         unit[torch.tensor(samples).view(-1, 1), torch.tensor(bands)] = part
-    elif part.data_ptr() != unit.data_ptr():
+    else:
         for place, band in enumerate(bands):
             unit[:, band] = part[:, place]
+    return unit
 
 
 def _jitter_optical(unit: Tensor, bands: _Bands, plans: Sequence[StrongDraw], valid: Tensor | None) -> Tensor:
-    """Brightness, contrast, saturation and hue in each sample's own order, then edges, then grey; in place."""
+    """Brightness, contrast, saturation and hue in each sample's own order, then edges, then grey; may be in place."""
     if not bands.optical:
         return unit
-    for place in range(4):
-        # Samples whose next operation is the same go through it together.
-        for operation in range(4):
-            samples = [sample for sample, plan in enumerate(plans) if plan.jitter and plan.order[place] == operation]
-            if not samples or (operation == 3 and bands.triplet is None):
-                continue
-            channels = bands.triplet if operation == 3 and bands.triplet else bands.optical
-            part = _take(unit, samples, channels)
-            factor = _column([plans[sample].factors[operation] for sample in samples], unit)
-            keep = valid[samples] if valid is not None else None
-            if operation == 0:
-                part = photometry.brightness(part, factor)
-            elif operation == 1:
-                part = photometry.contrast(part, factor, bands.grey, keep)
-            elif operation == 2:
-                part = photometry.saturation(part, factor, bands.grey)
-            else:
-                part = photometry.hue(part, factor)
-            _put(unit, samples, channels, part.clamp_(0, 1) if bands.clamp else part)
+    jittered = [sample for sample, plan in enumerate(plans) if plan.jitter]
+    factors = torch.tensor([plans[sample].factors for sample in jittered]).to(unit.device).view(-1, 4, 1, 1, 1).unbind(1)
+    # Samples whose next operation is the same go through it together.
+    steps = [(place, operation) for place in range(4) for operation in sorted({plans[sample].order[place] for sample in jittered})]
+    for place, operation in steps:
+        if operation == 3 and bands.triplet is None:
+            continue
+        chosen = [number for number, sample in enumerate(jittered) if plans[sample].order[place] == operation]
+        samples = [jittered[number] for number in chosen]
+        channels = bands.triplet if operation == 3 and bands.triplet else bands.optical
+        part, factor = _take(unit, samples, channels), factors[operation]
+        if len(chosen) < len(jittered):
+            factor = factor[chosen]
+        if operation == 0:
+            part = photometry.brightness(part, factor)
+        elif operation == 1:
+            part = photometry.contrast(part, factor, bands.grey, valid[samples] if valid is not None else None)
+        elif operation == 2:
+            part = photometry.saturation(part, factor, bands.grey)
+        else:
+            part = photometry.hue(part, factor)
+        unit = _put(unit, samples, channels, part.clamp_(0, 1) if bands.clamp else part)
     samples = [sample for sample, plan in enumerate(plans) if plan.edges]
     if samples:
         part = photometry.enhance_edges(_take(unit, samples, bands.optical))
-        _put(unit, samples, bands.optical, part.clamp_(0, 1) if bands.clamp else part)
+        unit = _put(unit, samples, bands.optical, part.clamp_(0, 1) if bands.clamp else part)
     samples = [sample for sample, plan in enumerate(plans) if plan.grayscale]
     if samples:
         part = _take(unit, samples, bands.optical)
-        _put(unit, samples, bands.optical, part.copy_(photometry.grey(part, bands.grey).expand_as(part)))
+        unit = _put(unit, samples, bands.optical, part.copy_(photometry.grey(part, bands.grey).expand_as(part)))
     return unit
 
 
@@ -240,7 +251,7 @@ def _change_radar(unit: Tensor, bands: _Bands, plans: Sequence[StrongDraw], spec
         contrast = _column([plans[sample].radar_contrast for sample in samples], unit)
         gain = _column([plans[sample].radar_gain_db for sample in samples], unit) / range_db
         part = photometry.stretch(part, contrast, valid[samples] if valid is not None else None).add_(gain)
-        _put(unit, samples, bands.radar, part)
+        unit = _put(unit, samples, bands.radar, part)
     for sample, plan in enumerate(plans):
         if plan.looks > 0:
             shape = (len(bands.radar), *unit.shape[-2:])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from tilth.augment.config import WeakConfig
 from tilth.augment.normalise import check_bands, fill_value, fill_where_invalid, known_whole
-from tilth.augment.resample import Taps, linear_taps, nearest_sources, resample_linear, stack_taps, take_nearest
+from tilth.augment.resample import Taps, linear_reach, linear_taps, nearest_sources, resample_linear, take_nearest
 from tilth.augment.rotation import rotate
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import DataError
@@ -116,9 +115,11 @@ def source_window(draw: WeakDraw, height: int, width: int, size: int) -> Window:
     Returns:
         The smallest rectangle that holds every pixel with a weight, at least 1 x 1.
     """
-    column, columns = _span(width, draw.new_width, draw.x, size)
-    row, rows = _span(height, draw.new_height, draw.y, size)
-    return Window(column, row, columns, rows)
+    lengths, new_lengths = np.array([[width], [height]]), np.array([[draw.new_width], [draw.new_height]])
+    starts = np.array([[draw.x], [draw.y]])
+    first, end = linear_reach(lengths, new_lengths, np.concatenate([starts, np.minimum(starts + size, new_lengths) - 1], 1))
+    (column, row), (right, below) = first.min(axis=1).tolist(), end.max(axis=1).tolist()
+    return Window(column, row, right - column, below - row)
 
 
 def plan_weak(generator: np.random.Generator, height: int, width: int, config: WeakConfig) -> WeakGeometry:
@@ -159,16 +160,16 @@ def weak_view(
     check_bands(stored, sensor)
     _check_shapes(stored, mask, valid, geometry)
     fill = fill_value(sensor).to(stored.device).view(-1, 1, 1)
-    columns = [_Axis.of(size, g.width, g.draw.new_width, g.draw.x, g.window.column, g.window.width, _flips(g.draw)[0]) for g in geometry]
-    rows = [_Axis.of(size, g.height, g.draw.new_height, g.draw.y, g.window.row, g.window.height, _flips(g.draw)[1]) for g in geometry]
+    columns = _Axes.of(size, [(g.width, g.draw.new_width, g.draw.x, g.window.column, g.window.width, _flips(g.draw)[0]) for g in geometry])
+    rows = _Axes.of(size, [(g.height, g.draw.new_height, g.draw.y, g.window.row, g.window.height, _flips(g.draw)[1]) for g in geometry])
 
     # What a CPU finds out in no time spares it most of the work: tiles without holes, and tiles without labels.
     whole = all(known_whole(part[: g.window.height, : g.window.width]) for part, g in zip(valid, geometry, strict=True))
-    image = _resample(_fill_invalid(stored, None if whole else valid, fill), geometry, columns, rows)
-    nearest_rows = _stack([axis.nearest for axis in rows], stored.device)
-    nearest_columns = _stack([axis.nearest for axis in columns], stored.device)
-    valid_out = _stack([axis.inside for axis in rows], stored.device).unsqueeze(2)
-    valid_out = valid_out & _stack([axis.inside for axis in columns], stored.device).unsqueeze(1)
+    image = _resample(_fill_invalid(stored, None if whole else valid, fill), geometry, columns.taps, rows.taps)
+    nearest_rows, nearest_columns, rows_inside, columns_inside = (
+        torch.from_numpy(one).to(stored.device) for one in (rows.nearest, columns.nearest, rows.inside, columns.inside)
+    )
+    valid_out = rows_inside.unsqueeze(2) & columns_inside.unsqueeze(1)
     if not whole:
         valid_out &= take_nearest(valid, nearest_rows, nearest_columns)
     if mask is None or _known_unlabelled(mask):
@@ -195,10 +196,10 @@ def weak_view(
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Where the S outputs of one axis of one sample come from, counted from the first pixel that was read.
+class _Axes:
+    """Where the S outputs of one axis of B samples come from, counted from the first pixel that was read.
 
-    ``inside`` is False for outputs in padding; these have no taps and any source.
+    ``nearest`` and ``inside`` are (B, S). ``inside`` is False for outputs in padding; these have no taps and any source.
     """
 
     taps: Taps
@@ -206,27 +207,18 @@ class _Axis:
     inside: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, size: int, length: int, new_length: int, start: int, first: int, count: int, flip: bool) -> _Axis:
-        outputs = start + np.arange(size)
-        if flip:
-            outputs = outputs[::-1]
+    def of(cls, size: int, spans: Sequence[tuple[int, ...]]) -> _Axes:
+        """Work them out from length, resized length, place of the crop, first pixel and number of pixels read, and flip of each sample."""
+        length, new_length, start, first, count, flip = np.array(spans).T[..., None]
+        places = np.arange(size)
+        outputs = start + np.where(flip, places[::-1], places)
         inside = outputs < new_length
         held = np.minimum(outputs, new_length - 1)
         taps = linear_taps(length, new_length, held)
         # Taps beyond what was read have no weight: source_window holds every pixel that has one.
-        sources = np.clip(taps.sources - first, 0, count - 1)
-        nearest = np.clip(nearest_sources(length, new_length, held) - first, 0, count - 1)
-        return cls(Taps(sources, taps.weights * inside[:, None]), nearest, inside)
-
-
-def _span(length: int, new_length: int, start: int, size: int) -> tuple[int, int]:
-    """First source pixel and number of source pixels behind outputs start .. start + size - 1 of one axis."""
-    last = min(start + size, new_length) - 1
-    taps = linear_taps(length, new_length, np.array([start, last]))
-    used = taps.sources[taps.weights > 0]
-    nearest = nearest_sources(length, new_length, np.array([start, last]))
-    first, end = min(used.min(), nearest.min()), max(used.max(), nearest.max()) + 1
-    return int(first), int(end - first)
+        sources = (taps.sources - first).clip(0, count - 1)
+        nearest = (nearest_sources(length, new_length, held) - first).clip(0, count - 1)
+        return cls(Taps(sources, taps.weights * inside), nearest, inside)
 
 
 def _flips(draw: WeakDraw) -> tuple[bool, bool]:
@@ -235,15 +227,16 @@ def _flips(draw: WeakDraw) -> tuple[bool, bool]:
     return draw.hflip ^ (turns in (1, 2)), draw.vflip ^ (turns in (2, 3))
 
 
-def _resample(source: Tensor, geometry: Sequence[WeakGeometry], columns: Sequence[_Axis], rows: Sequence[_Axis]) -> Tensor:
+def _resample(source: Tensor, geometry: Sequence[WeakGeometry], columns: Taps, rows: Taps) -> Tensor:
     """Resample a batch: float32 (B, C, S, S)."""
-    across, down = [axis.taps for axis in columns], [axis.taps for axis in rows]
+    if source.dtype == torch.uint8:
+        columns, rows = columns.fixed(), rows.fixed()
     if source.device.type not in _ONE_BY_ONE:
-        return resample_linear(source, stack_taps(across), stack_taps(down))
-    image = torch.empty(*source.shape[:2], len(down[0].sources), len(across[0].sources))
+        return resample_linear(source, columns, rows)
+    image = torch.empty(*source.shape[:2], rows.sources.shape[2], columns.sources.shape[2])
     for sample, g in enumerate(geometry):
-        window = source[sample : sample + 1, :, : g.window.height, : g.window.width]
-        image[sample] = resample_linear(window, stack_taps(across[sample : sample + 1]), stack_taps(down[sample : sample + 1]))[0]
+        one = slice(sample, sample + 1)
+        resample_linear(source[one, :, : g.window.height, : g.window.width], columns.of(sample), rows.of(sample), image[one])
     return image
 
 
@@ -271,10 +264,6 @@ def _fill_invalid(stored: Tensor, valid: Tensor | None, fill: Tensor) -> Tensor:
         finite = torch.isfinite(source)
         usable = finite if usable is None else usable & finite
     return source if usable is None else torch.where(usable, source, fill)
-
-
-def _stack(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack(arrays)).to(device)
 
 
 def _check_shapes(stored: Tensor, mask: Tensor | None, valid: Tensor, geometry: Sequence[WeakGeometry]) -> None:
