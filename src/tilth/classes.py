@@ -219,14 +219,27 @@ def stored_values(name: str) -> dict[int, int]:
     return dict(_built_in(name)[1]) if name in scheme_names() else {}
 
 
+def class_groups(name: str) -> dict[str, tuple[str, ...]]:
+    """Say which classes of a built-in scheme are reported together under a name, as ``paper12`` of ``minifrance``.
+
+    Args:
+        name: of a scheme; one that is not built in has no groups.
+
+    Returns:
+        Names of classes, in id order, by the name of the group.
+    """
+    return dict(_built_in(name)[2]) if name in scheme_names() else {}
+
+
 @cache
-def _built_in(name: str) -> tuple[ClassScheme, dict[int, int]]:
-    """Read a scheme that comes with tilth, and what its product stores for each class."""
+def _built_in(name: str) -> tuple[ClassScheme, dict[int, int], dict[str, tuple[str, ...]]]:
+    """Read a scheme that comes with tilth, what its product stores for each class, and its groups of classes."""
     with resources.as_file(resources.files("tilth") / _FOLDER / f"{name}.yaml") as file:
         tree = read_yaml(file)
-    stored = tree.pop("stored", {})
+    stored, groups = tree.pop("stored", {}), tree.pop("groups", {})
     scheme = ClassScheme.parse(tree, source=f"class scheme {name!r}")
-    return scheme, {value: IGNORE_INDEX if target == _IGNORE else scheme.index(target) for value, target in stored.items()}
+    members = {group: tuple(sorted(names, key=scheme.index)) for group, names in groups.items()}
+    return scheme, {value: IGNORE_INDEX if target == _IGNORE else scheme.index(target) for value, target in stored.items()}, members
 
 
 def _is_id(text: str) -> bool:

@@ -111,7 +111,7 @@ def test_what_is_no_store_is_named(tmp_path):
         prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out", sensor="s1")
     with pytest.raises(UsageError, match="its stores hold all bands; leave --layer out"):
         prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out", layer="s1")
-    with pytest.raises(UsageError, match="the tiles of its stores stay whole; leave --window-px and --stride-px out"):
+    with pytest.raises(UsageError, match="the tiles of its stores stay whole; leave --window-px, --stride-px and --edge out"):
         prepare("ssl4eo-s12-nol", tmp_path / "set", tmp_path / "out", window_px=128)
 
 

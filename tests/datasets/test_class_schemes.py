@@ -8,12 +8,13 @@ import pytest
 
 from support.public_stores import raster
 from tilth.catalog.table import Catalog
-from tilth.classes import IGNORE_INDEX, get_scheme, scheme_names, stored_values
+from tilth.classes import IGNORE_INDEX, class_groups, get_scheme, scheme_names, stored_values
 from tilth.cli.main import main
 from tilth.errors import ConfigError, MissingFileError
 from tilth.imagery.read import read_label
 
 SIZES = {"dw": 9, "osm": 13, "osm-display": 13, "dfc2020": 8, "urban-atlas": 27, "worldcover": 11, "esri": 8}
+SIZES |= {"minifrance": 14, "gid-15": 15, "gid-5": 5}
 
 
 def test_schemes_have_their_classes():
@@ -22,12 +23,12 @@ def test_schemes_have_their_classes():
         scheme = get_scheme(name)
         assert (scheme.name, len(scheme), len(set(scheme.colours))) == (name, size, size)
         places = set(stored_values(name).values()) - {IGNORE_INDEX}
-        assert places == (set(range(size)) if name != "dw" else set())
+        assert places == (set(range(size)) if name not in {"dw", "gid-5"} else set())
 
 
 def test_every_mapping_covers_all_classes_of_the_other_scheme():
     pairs = [(name, other) for name in scheme_names() for other in get_scheme(name).mappings]
-    assert len(pairs) == 19
+    assert len(pairs) == 21
     for name, other in pairs:
         mapping = get_scheme(name).mapping_from(get_scheme(other))
         assert set(mapping) == {*range(SIZES[other]), IGNORE_INDEX}
@@ -48,9 +49,27 @@ def test_contest_codes_are_those_of_the_specification():
 
 
 def test_codes_for_what_a_product_could_not_see_are_no_label():
-    unseen = {"worldcover": [0], "esri": [0, 10], "urban-atlas": [0, 91000, 92000], "osm": [0], "dfc2020": [0, 3, 8]}
+    unseen = {"worldcover": [0], "esri": [0, 10], "urban-atlas": [0, 91000, 92000], "osm": [0], "dfc2020": [0, 3, 8], "minifrance": [0, 15]}
     for name, codes in unseen.items():
         assert [stored_values(name)[code] for code in codes] == [IGNORE_INDEX] * len(codes)
+
+
+def test_classes_of_minifrance_are_those_of_its_urban_atlas_codes():
+    """The columns "id" and "UA codes" of ddpm.md section 11."""
+    codes = {1: [11100, 11210, 11220, 11230, 11240, 11300], 2: [12100, 12210, 12220, 12230, 12300, 12400], 3: [13100, 13300, 13400]}
+    codes |= {4: [14100, 14200], 5: [21000], 6: [22000], 7: [23000], 8: [24000], 9: [25000], 10: [31000], 11: [32000], 12: [33000]}
+    codes |= {13: [40000], 14: [50000]}
+    there = get_scheme("minifrance").mapping_from(get_scheme("urban-atlas"))
+    atlas = stored_values("urban-atlas")
+    found = {place: sorted(code for code, index in atlas.items() if index != IGNORE_INDEX and there[index] == place) for place in range(14)}
+    assert found == {stored_values("minifrance")[stored]: listed for stored, listed in codes.items()}
+
+
+def test_groups_of_classes_are_those_of_the_published_columns():
+    stored = [1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14]
+    names = get_scheme("minifrance").names
+    assert class_groups("minifrance") == {"paper12": tuple(names[stored_values("minifrance")[value]] for value in stored)}
+    assert class_groups("gid-15") == class_groups("classes.json") == {}
 
 
 def test_unknown_scheme_is_answered_with_the_nearest():

@@ -89,9 +89,10 @@ def test_stand_in_becomes_a_catalog_with_exact_masks(name, tmp_path):
 
 
 def test_every_card_has_a_stand_in():
-    # Those of radar and optical bands are prepared in test_preparing_radar_and_optical.
+    # Those of radar and optical bands, and of land use, are prepared in test_preparing_radar_and_optical and ..._land_use_sets.
     radar = {"ssl4eo-s12", "ssl4eo-s12-nol", "ssl4eo-s12-dw", "ssl4eo-s12-osm", "dfc2020", "dfc2020-lmdb"}
-    assert set(card_names()) == {*SETS, *STAND_INS, *radar, "image-mask-colours"}
+    land_use = {"minifrance", "dfc2022", "gid-15", "gid-5"}
+    assert set(card_names()) == {*SETS, *STAND_INS, *radar, *land_use, "image-mask-colours"}
 
 
 def test_plain_masks_are_used_where_they_lie(tmp_path):

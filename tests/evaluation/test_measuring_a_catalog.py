@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from tilth.augment.normalise import normalise
 from tilth.catalog.table import Catalog
-from tilth.classes import ClassScheme, LandClass
-from tilth.errors import CatalogError, DataError, OutputExistsError, SensorMismatchError, UsageError
+from tilth.classes import ClassScheme, LandClass, get_scheme
+from tilth.errors import CatalogError, ConfigError, DataError, OutputExistsError, SensorMismatchError, UsageError
 from tilth.evaluation import evaluate
+from tilth.evaluation.class_group import find_classes
 from tilth.evaluation.evaluate import evaluate_catalog, validation_scores
 from tilth.evaluation.gallery import CORRECT, IGNORED, MAX_SIDE_PX, PICTURES, WRONG, choose
 from tilth.evaluation.result import Evaluation, GalleryEntry, TileScore
@@ -222,6 +223,27 @@ def test_class_that_is_there_and_never_predicted_has_precision_0_for_us_and_1_in
     assert found.published["AA (published)"] == pytest.approx((0.5 + 1 + 1) / 3)
 
 
+def test_means_over_some_classes_count_the_pixels_of_all(tiles: Tiles) -> None:
+    """Three of four bricks are found, one is taken for grass; of two pixels of grass one is found; water is absent."""
+    tiles.add("no water", np.array([[0, 0, 0, 1, 1, 0]]), np.array([[0, 0, 0, 0, 1, 1]]))
+    plain, some = (evaluate_catalog(Brightest(), tiles.catalog(), over=over) for over in ((), ("water", "brick")))
+    assert plain.group is None
+    assert some.scores == plain.scores
+    assert some.group is not None
+    assert (some.group.name, some.group.classes, some.group.absent) == (None, ("brick", "water"), ("water",))
+    expected = {"mIoU": 3 / 5, "mF1": 6 / 8, "AA": 3 / 4, "mPrecision": 3 / 4}
+    assert {name: some.group.means[name] for name in expected} == pytest.approx(expected)
+    assert Evaluation.model_validate_json(some.to_json()) == some
+    with pytest.raises(ConfigError, match="over: 'watr' is no class of scheme 'primary' and no group of its classes; did you mean 'water'"):
+        evaluate_catalog(Brightest(), tiles.catalog(), over=("watr",))
+
+
+def test_group_of_a_built_in_scheme_is_known_by_its_name() -> None:
+    assert len(find_classes(get_scheme("minifrance"), ("paper12",))) == 12
+    with pytest.raises(ConfigError, match="paper12"):
+        find_classes(get_scheme("gid-15"), ("paper12",))
+
+
 def test_a_scheme_of_one_class_works(tiles: Tiles) -> None:
     scheme = ClassScheme(name=SCHEME.name, classes=SCHEME.classes[:1])
     tiles.add("one", np.zeros((5, 5), dtype=int), np.zeros((5, 5)))
@@ -238,7 +260,7 @@ def test_metrics_json_has_the_agreed_layout_and_reads_back(tiles: Tiles, tmp_pat
     assert list(tree) == [
         *("schema_version", "model", "catalog_fingerprint", "split", "scheme", "classes", "colours", "confusion"),
         *("scores", "per_class", "tiles", "pixels", "ignored_pixels", "seconds", "gallery"),
-        *("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash", "published"),
+        *("intervals", "resampling", "calibration", "boundary_share", "images", "inference", "model_hash", "published", "group"),
     ]
     assert list(tree["scores"]) == ["mIoU", "mF1", "OA", "AA", "mPrecision", "kappa", "fwIoU", "bIoU"]
     fields = ["name", "iou", "f1", "precision", "recall", "reference_pixels", "predicted_pixels", "absent", "boundary_iou", "interval"]

@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{f"cromss_{fusion}_resnet50": _FUSION for fusion in ("mid2", "late2", "mid3", "late3")},
     **{f"cromss_{decoder}_resnet50": {"encoder": "resnet18"} for decoder in ("unet", "pspnet", "fpn", "deeplabv3plus")},
     **{f"cromss_upernet_{kind}_l": _TRANSFER_VIT for kind in ("vit", "satmae", "dofa")},
+    "ddpm_segmentor": {"unet_options": _SR3},
     "ddpm_sr3_64": _SR3,
     "ddpm_sr3_128": _SR3,
     "ddpm_guided_256": {"width": 8, "norm_groups": 4, "res_blocks": 1, "head_width": 8},
@@ -37,7 +38,7 @@ IMAGE_SIZE = 64
 
 def tiny_network(name: str, **options: Any) -> nn.Module:
     """A small network, in evaluation mode, always the same; where training begins with zeros there are small numbers."""
-    return stirred(create(name, num_classes=5, image_size=IMAGE_SIZE, seed=0, **OPTIONS[name], **options)).eval()
+    return stirred(create(name, num_classes=5, image_size=IMAGE_SIZE, seed=0, **(OPTIONS[name] | options))).eval()
 
 
 def stirred(network: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
 from PIL import Image
 
@@ -157,3 +158,13 @@ def make_trainer(
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     dataset = TileDataset(order, streams, len(SCHEME), crop)
     return Trainer(built, dataset, run, config, crop, fabric, TrainingProgress(recorder, config.steps), validate), recorder
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Copy the weights of the model that is trained."""
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Say whether weights are the same, bit by bit."""
+    return all(torch.equal(value, second[name]) for name, value in first.items())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -54,8 +55,8 @@ class BuildConfig(Config):
         stride_px: step between windows, in pixels; by default ``window_px``.
         window_m: side of the windows in metres on the ground, in place of ``window_px``; rounded to whole pixels of each image.
         stride_m: step between windows in metres on the ground; by default ``window_m``.
-        edge: what happens to windows that reach over the edge: ``shift`` them back (an image smaller than a window stays whole) or
-            ``drop`` them.
+        edge: what happens to windows that reach over the edge: ``shift`` them back (an image smaller than a window stays whole),
+            ``spread`` all windows evenly instead, ``drop`` them, or ``centre`` the others, so that as much is left out on both sides.
         split: split of all tiles, where no split files are found.
         unsplit: split of images that no split file lists; None leaves it empty.
         source: free text: where the imagery comes from.
@@ -97,7 +98,7 @@ class BuildConfig(Config):
     stride_px: int | None = pydantic.Field(default=None, ge=1)
     window_m: float | None = pydantic.Field(default=None, gt=0)
     stride_m: float | None = pydantic.Field(default=None, gt=0)
-    edge: Literal["shift", "drop"] = "shift"
+    edge: Literal["shift", "spread", "drop", "centre"] = "shift"
     split: str | None = None
     unsplit: str | None = None
     source: str | None = None
@@ -195,6 +196,17 @@ class SplitConfig(Config):
     Attributes:
         fractions: share of tiles of each split; shares add up to 1.
         keep_splits: leave the splits as they are and only rank or reduce labels.
+        unit: what goes to one split as a whole. ``block``: blocks of ground, and where tiles have no footprint places or image files;
+            ``image``: image files; ``location``: places, by ``location_id``; ``tile``: every tile by itself, as papers do it:
+            neighbours, which look alike, then lie in different splits, and scores come out too high.
+        group: instead of ``unit``, a regular expression with one group, searched in tile ids: tiles with the same match go to one split,
+            such as those of a city.
+        set_aside: by the name of a further split, how many image files, drawn at random, make it up before the others are divided.
+        unlabelled: split of all tiles without a label, so that those with a label alone are divided; None divides all.
+        without: catalogs whose images are left without a split here, by file name: what one set is scored on, another may list, too.
+        only: splits whose tiles are in the result; others are left out. Empty for all tiles.
+        subsets: share in percent of the ranked training labels, by the name of a subset; the smallest one that a tile belongs to is the
+            column ``subset``. Each lies inside the larger ones.
         block_m: side of the blocks that stay together, in metres, for tiles with a footprint. 1000 m is our choice: far beyond the
             range over which neighbouring aerial tiles look alike.
         block_deg: the same in degrees; replaces ``block_m``.
@@ -207,11 +219,18 @@ class SplitConfig(Config):
 
     fractions: dict[str, float] = pydantic.Field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15}, min_length=1)
     keep_splits: bool = False
+    unit: Literal["block", "image", "location", "tile"] = "block"
+    group: str | None = None
+    set_aside: dict[str, Annotated[int, pydantic.Field(ge=1)]] = pydantic.Field(default_factory=dict)
+    unlabelled: str | None = pydantic.Field(default=None, min_length=1)
+    without: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ()
     block_m: float = pydantic.Field(default=1000.0, gt=0)
     block_deg: float | None = pydantic.Field(default=None, gt=0)
     seed: int = 0
     train: str = "train"
     rank_labels: bool = True
+    subsets: dict[str, Annotated[float, pydantic.Field(gt=0, le=100)]] = pydantic.Field(default_factory=dict)
     label_tiles: int | None = pydantic.Field(default=None, ge=1)
     label_percent: float | None = pydantic.Field(default=None, gt=0, le=100)
 
@@ -225,6 +244,17 @@ class SplitConfig(Config):
             raise ValueError(f"fractions must add up to 1, they add up to {total:g}")
         if self.label_tiles is not None and self.label_percent is not None:
             raise ValueError("give label_tiles or label_percent, not both")
-        if not self.rank_labels and (self.label_tiles is not None or self.label_percent is not None):
-            raise ValueError("label_tiles and label_percent need rank_labels")
+        if not self.rank_labels and (self.label_tiles is not None or self.label_percent is not None or self.subsets):
+            raise ValueError("label_tiles, label_percent and subsets need rank_labels")
+        _check_pattern("group", self.group, "^minifrance/([^/]+)/")
+        if self.group is not None and self.unit != "block":
+            raise ValueError(f"unit {self.unit!r} and group both say what stays together; give one")
+        given = [name for name in ("group", "set_aside", "unlabelled", "without") if getattr(self, name)] + ["unit"] * (
+            self.unit != "block"
+        )
+        if self.keep_splits and given:
+            raise ValueError(f"keep_splits leaves all splits as they are; leave {given[0]} out")
+        twice = [name for name in self.set_aside if name in self.fractions]
+        if twice:
+            raise ValueError(f"set_aside: {twice[0]!r} is one of fractions; what is set aside needs a name of its own")
         return self

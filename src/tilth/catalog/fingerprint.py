@@ -38,11 +38,11 @@ def fingerprint(table: pa.Table, sensors: Mapping[str, Sensor], schemes: Mapping
         if name in schema.FILE_COLUMNS and root:
             values = uris.make_relative(values, Path(root))
         digest.update(f"\0{name}\0{len(table)}\0".encode() + canonical_bytes(values))
-    digest.update(json.dumps([None if uris.is_remote(file) else _content_of(file) for file in files]).encode())
+    digest.update(json.dumps([None if uris.is_remote(file) else content_of(file) for file in files]).encode())
     return digest.hexdigest()
 
 
-def _content_of(file: str) -> Any:
+def content_of(file: str) -> Any:
     """What is known of a file's content without reading its pixels: its size; of a shard, whose size says little, checksums, too.
 
     Virtual rasters hold no pixels: what they refer to counts.

@@ -30,7 +30,8 @@ def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> l
         size: side of the windows, in pixels.
         stride: step between windows, in pixels.
         edge: ``shift`` moves the last window of a row or column back inside, so that every pixel is covered, and shrinks windows
-            to a raster that is smaller; ``drop`` leaves out what does not fit.
+            to a raster that is smaller; ``spread`` does so with all of them, the steps equal and at most ``stride``; ``drop`` leaves out
+            what does not fit, ``centre`` as much of it on both sides.
 
     Returns:
         Windows inside the raster.
@@ -38,6 +39,8 @@ def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> l
     Example:
         >>> [window.column for window in cut_windows(10, 4, 4, 4, "shift")]
         [0, 4, 6]
+        >>> [[window.column for window in cut_windows(10, 4, 4, 4, edge)] for edge in ("spread", "drop", "centre")]
+        [[0, 3, 6], [0, 4], [1, 5]]
     """
     columns, rows = _starts(width, size, stride, edge), _starts(height, size, stride, edge)
     return [Window(column, row, min(size, width), min(size, height)) for row in rows for column in columns]
@@ -45,8 +48,14 @@ def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> l
 
 def _starts(length: int, size: int, stride: int, edge: str) -> list[int]:
     if length < size:
-        return [0] if edge == "shift" else []
-    starts = list(range(0, length - size + 1, stride))
+        return [0] if edge in ("shift", "spread") else []
+    last = length - size
+    if edge == "spread":
+        steps = -(-last // stride)
+        return sorted({min(step * -(-last // max(steps, 1)), last) for step in range(steps + 1)})
+    if edge == "centre":
+        return list(range(last % stride // 2, last + 1, stride))
+    starts = list(range(0, last + 1, stride))
     if edge == "shift" and starts[-1] + size < length:
         starts.append(length - size)
     return starts

@@ -17,7 +17,7 @@ from tilth.catalog import schema
 from tilth.catalog.rows import window_array
 from tilth.imagery.references import VIRTUAL_SUFFIX, shown_raster
 
-WINDOW_COLUMN = "packed_from_window"
+WINDOW_COLUMN = schema.ORIGIN_WINDOW_COLUMN
 
 
 def source_images(table: pa.Table) -> pa.ChunkedArray:

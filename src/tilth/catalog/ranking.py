@@ -18,6 +18,9 @@ from tilth.seeds import generator
 RANK_COLUMN = "label_rank"
 """0 for the training tile whose label is bought first, then 1, 2, ...; null for tiles that are not candidates."""
 
+SUBSET_COLUMN = "subset"
+"""Name of the smallest subset of labels that a training tile belongs to; null for tiles that are in none."""
+
 # Candidates looked at for one rank: bounds the work for large catalogs.
 _POOL = 256
 

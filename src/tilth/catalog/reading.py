@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from tilth.catalog.rows import Tile
@@ -21,9 +22,9 @@ Found = TypeVar("Found")
 
 
 def tile_pixels(tile: Tile, sensor: Sensor) -> Pixels | str:
-    """Read the pixels of a tile; a text, in one line, says why they cannot be."""
+    """Read the pixels of a tile, with its origin; a text, in one line, says why they cannot be."""
     try:
-        pixels = read_pixels(tile.image, tile.window)
+        pixels = replace(read_pixels(tile.image, tile.window), origin=tile.origin)
         if len(pixels.data) != len(sensor):
             raise SensorMismatchError(f"{tile.image} has {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}")
     except (DataError, MissingFileError, OSError) as error:

@@ -35,6 +35,7 @@ class Tile:
         split: ``train``, ``val``, ``test``, another name, or None.
         crs: ``EPSG:code`` or WKT of the raster; None when it is not georeferenced.
         packed_from: raster that the pixels of a packed tile were copied from, which need not be there any more; None of other tiles.
+        packed_from_window: which pixels of it; None where that is not known.
     """
 
     tile_id: str
@@ -47,6 +48,13 @@ class Tile:
     split: str | None
     crs: str | None
     packed_from: str | None = None
+    packed_from_window: Sequence[int] | None = None
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the tile's first pixel in the raster that it comes from, packed or not."""
+        column, row = (self.packed_from_window or self.window)[:2]
+        return int(row), int(column)
 
     @property
     def source(self) -> str:
@@ -58,7 +66,7 @@ TILE_COLUMNS = ("tile_id", "image", "window", "label", "label_kind", "sensor", "
 
 
 def make_tile(tile_id: str, image: str, window: Sequence[int], *others: Any) -> Tile:
-    """Make a tile from the values of ``TILE_COLUMNS``, then perhaps ``packed_from``."""
+    """Make a tile from the values of ``TILE_COLUMNS``, then perhaps ``packed_from`` and ``packed_from_window``."""
     return Tile(tile_id, image, Window(*window), *others)
 
 

@@ -48,6 +48,7 @@ REFERENCE_COLUMN = "reference"
 FILE_COLUMNS = (*URI_COLUMNS, CONFIDENCE_COLUMN, REFERENCE_COLUMN)
 """Columns of files that are read; the last two need not be there."""
 ORIGIN_COLUMN = "packed_from"
+ORIGIN_WINDOW_COLUMN = "packed_from_window"
 PLACE_COLUMNS = (*FILE_COLUMNS, ORIGIN_COLUMN)
 """Columns of paths that are relative on disk: what is read, and in packed catalogs where it came from; see ``catalog.origin``."""
 

@@ -1,7 +1,8 @@
 """Places with several seasons: rows of a catalog that show the same pixels of the same ground at other times.
 
-They have the same ``location_id`` and the same window; nothing else marks them. Of packed tiles, the window counts that they were taken
-from. Where footprints are known, rows that see other ground are places of their own: many catalogs name a whole city ``location_id``.
+They have the same ``location_id`` and the same window, and no ``datetime`` twice; nothing else marks them. Of packed tiles, the window
+counts that they were taken from. Where footprints are known, rows that see other ground are places of their own: many catalogs name a
+whole city ``location_id``. Where none is known, rows of one moment are such tiles, and all of their name and window are.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Places:
 
 
 def find_places(table: pa.Table) -> Places:
-    """Group the rows of a catalog by location, window and ground; a row without location is a place of its own.
+    """Group the rows of a catalog by location, window, ground and time; a row without location is a place of its own.
 
     Args:
         table: of a catalog.
@@ -60,7 +61,8 @@ def find_places(table: pa.Table) -> Places:
     codes = np.asarray(pc.fill_null(named.indices.cast(pa.int64()), -1))
     keys = np.column_stack([np.where(codes < 0, -1 - np.arange(count), codes), origin.source_windows(table)])
     _, alike = np.unique(keys, axis=0, return_inverse=True)
-    _, first, place = np.unique(_by_ground(alike.reshape(-1), table["geometry"]), return_index=True, return_inverse=True)
+    groups = _by_time(_by_ground(alike.reshape(-1), table["geometry"]), table)
+    _, first, place = np.unique(groups, return_index=True, return_inverse=True)
     # Numbered by their first row, so that without seasons nothing changes its place.
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -89,3 +91,14 @@ def _by_ground(groups: NDArray[np.int64], geometry: pa.ChunkedArray) -> NDArray[
     divided = groups.copy()
     divided[rows] = -1 - own
     return divided
+
+
+def _by_time(groups: NDArray[np.int64], table: pa.Table) -> NDArray[np.int64]:
+    """Take groups (N,) without footprints apart where a time comes twice: nothing sees one place twice at one moment."""
+    times = table["datetime"].combine_chunks()
+    asked = np.flatnonzero(np.asarray(pc.and_(pc.is_valid(times), pc.is_null(table["geometry"].combine_chunks()))))
+    pairs, counts = np.unique(
+        np.column_stack([groups[asked], np.asarray(times.take(pa.array(asked)).cast(pa.int64()))]), axis=0, return_counts=True
+    )
+    apart = np.isin(groups, pairs[counts > 1, 0])
+    return np.where(apart, groups.max(initial=0) + 1 + np.arange(len(groups)), groups)

@@ -6,6 +6,7 @@ ranking: the first k tiles of it are the subset of k, so the 5 % lie inside the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tilth.catalog import uris
 from tilth.catalog.config import SplitConfig
 from tilth.catalog.geometry import footprint_centres, overlapping_pairs
 from tilth.catalog.origin import source_images
-from tilth.catalog.ranking import RANK_COLUMN, label_ranks
+from tilth.catalog.ranking import RANK_COLUMN, SUBSET_COLUMN, label_ranks
+from tilth.catalog.rows import name_splits
 from tilth.catalog.table import Catalog
 from tilth.errors import CatalogError
 from tilth.seeds import derive
@@ -28,39 +30,105 @@ _METRES_A_DEGREE = 111_195.0
 
 _AT = "location "
 
+_OPEN = ""
+"""In place of a split, while it is not known."""
+
 __all__ = ["RANK_COLUMN", "label_ranks", "split_catalog", "subset"]
 
 
 def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int, int], None] | None = None) -> Catalog:
     """Divide tiles into splits by blocks, rank the training labels and, if asked, reduce them.
 
-    Tiles with a footprint belong to the square block of ground that holds their centre; tiles without one to the block of their
-    ``location_id`` where they have one, else of their image file.
+    With ``unit`` ``block``, tiles with a footprint belong to the square block of ground that holds their centre; tiles without one to the
+    block of their ``location_id`` where they have one, else of their image file.
     Tiles that reach over the border of their block into ground of another split are left without a split, in the larger of the two.
 
     Args:
         catalog: tiles; an existing split column is replaced unless ``keep_splits``.
-        config: fractions, block size, seed, subsets.
+        config: fractions, what stays together, seed, subsets.
         progress: told (labels read, labels in all).
 
     Returns:
-        The catalog with columns ``split``, ``block`` and ``label_rank``; a pure function of catalog and seed, whatever the order of rows.
+        The catalog with columns ``split``, ``block`` and ``label_rank``, and ``subset`` if asked for; a pure function of catalog and
+        seed, whatever the order of rows.
 
     Raises:
-        CatalogError: fewer blocks than splits, or ``label_tiles`` exceeds the number of labelled training tiles.
+        CatalogError: fewer blocks than splits, fewer images than are set aside, tiles that ``unit`` or ``group`` does not know, or
+            ``label_tiles`` exceeds the number of labelled training tiles, or ``only`` leaves no tile.
         DataError: a label cannot be read.
     """
     if not config.keep_splits:
-        blocks = assign_blocks(catalog, config)
-        splits = _spread(blocks, config)
-        catalog = catalog.with_columns(split=_without_overlap(catalog, splits, config), block=pa.array(blocks))
-        if RANK_COLUMN in catalog.table.column_names:  # a ranking of other splits
+        blocks, splits = np.array(_units(catalog, config), dtype=object), _set_aside(catalog, config)
+        open_ = np.flatnonzero(splits == _OPEN)
+        if not open_.size:
+            raise CatalogError("no tile is left to be divided; see set_aside, unlabelled and without")
+        part = catalog if open_.size == len(catalog) else catalog.take(open_)
+        splits[open_] = _without_overlap(part, _spread(blocks[open_].tolist(), config), config)
+        catalog = catalog.with_columns(split=pa.array(splits.tolist(), pa.string()), block=pa.array(blocks.tolist(), pa.string()))
+        # What was ranked and named is of other splits.
+        if RANK_COLUMN in catalog.table.column_names:
             catalog = catalog.with_columns(label_rank=pa.nulls(len(catalog), pa.int32()))
+        if SUBSET_COLUMN in catalog.table.column_names:
+            catalog = catalog.with_columns(subset=pa.nulls(len(catalog), pa.string()))
     if config.rank_labels and len(catalog.filter(split=config.train).labelled()):
         catalog = catalog.with_columns(label_rank=label_ranks(catalog, config.seed, split=config.train, progress=progress))
+        if config.subsets:
+            catalog = catalog.with_columns(subset=_name_subsets(catalog, config.subsets))
     if config.label_tiles is not None or config.label_percent is not None:
         catalog = subset(catalog, tiles=config.label_tiles, percent=config.label_percent, split=config.train)
-    return catalog
+    if not config.only:
+        return catalog
+    part = catalog.filter(split=config.only)
+    if not len(part):
+        raise CatalogError(f"only: no tile in split {', '.join(config.only)}; splits there: {name_splits(catalog.table['split'])}")
+    return part
+
+
+def _units(catalog: Catalog, config: SplitConfig) -> list[str]:
+    """Name what each tile goes to a split with."""
+    if config.group is not None:
+        return _groups(catalog, re.compile(config.group))
+    if config.unit == "tile":
+        return catalog.column("tile_id")
+    if config.unit == "image":
+        return _files(catalog)
+    if config.unit == "location":
+        if not all(catalog.column("location_id")):
+            raise CatalogError("unit=location: there are tiles without location_id, so their place is not known; see unit=image")
+        return _places(catalog)
+    return assign_blocks(catalog, config)
+
+
+def _groups(catalog: Catalog, pattern: re.Pattern[str]) -> list[str]:
+    found = [pattern.search(name) for name in catalog.column("tile_id")]
+    odd = next((name for name, match in zip(catalog.column("tile_id"), found, strict=True) if match is None), None)
+    if odd is not None:
+        raise CatalogError(f"group: {pattern.pattern!r} is not found in tile id {odd!r}")
+    return [str(match[1]) for match in found if match is not None]
+
+
+def _set_aside(catalog: Catalog, config: SplitConfig) -> NDArray[np.object_]:
+    """Say which split tiles have before the others are divided: (N,), None for none at all, and ``_OPEN`` for those others."""
+    splits = np.full(len(catalog), _OPEN, dtype=object)
+    if not (config.without or config.unlabelled or config.set_aside):
+        return splits
+    files = np.array(_files(catalog), dtype=object)
+    if config.without:
+        closed = {_stem(file) for path in config.without for file in _files(Catalog.open(path))}
+        splits[[_stem(file) in closed for file in files]] = None
+    if config.unlabelled is not None:
+        bare = [label is None for label in catalog.column("label")]
+        splits[bare & (splits == _OPEN)] = config.unlabelled
+    for name, count in sorted(config.set_aside.items()):
+        there = sorted(set(files[splits == _OPEN]), key=lambda file: derive(config.seed, "set aside", file))
+        if count >= len(there):
+            raise CatalogError(f"set_aside: {count} images asked for as {name!r}, {len(there)} are there to be divided")
+        splits[np.isin(files, there[:count]) & (splits == _OPEN)] = name
+    return splits
+
+
+def _stem(file: str) -> str:
+    return Path(file).name.partition(".")[0]
 
 
 def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:
@@ -121,10 +189,9 @@ def _spread(blocks: list[str], config: SplitConfig) -> list[str]:
     for block in blocks:
         sizes[block] = sizes.get(block, 0) + 1
     if len(sizes) < len(config.fractions):
-        raise CatalogError(
-            f"{len(sizes)} blocks cannot fill {len(config.fractions)} splits ({', '.join(config.fractions)}); "
-            "make block_m smaller, or ask for fewer splits"
-        )
+        what = "groups" if config.group is not None else f"{config.unit}s"
+        mend = "make block_m smaller, or ask for fewer splits" if what == "blocks" else "ask for fewer splits"
+        raise CatalogError(f"{len(sizes)} {what} cannot fill {len(config.fractions)} splits ({', '.join(config.fractions)}); {mend}")
     filled = dict.fromkeys(config.fractions, 0)
     chosen: dict[str, str] = {}
     for block in sorted(sizes, key=lambda name: derive(config.seed, "block", name)):
@@ -175,7 +242,7 @@ def subset(
         raise CatalogError(f"subset: the catalog has no column {RANK_COLUMN!r}; rank its labels with: tilth catalog split")
     ranks = _joint_ranks(catalog)
     ranked = int((ranks >= 0).sum())
-    count = tiles if tiles is not None else max(1, round(ranked * (percent or 0) / 100))
+    count = tiles if tiles is not None else _share(ranked, percent or 0)
     if not 1 <= count <= ranked or (percent is not None and not 0 < percent <= 100):
         asked = f"{tiles} tiles" if tiles is not None else f"{percent:g} %"
         raise CatalogError(f"subset: {asked} asked for, {ranked} tiles are ranked; ask for 1 to {ranked} tiles or more than 0 to 100 %")
@@ -192,6 +259,19 @@ def subset(
         label_kind=pc.if_else(nothing, "none", catalog.table["label_kind"]),
         scheme=pc.if_else(nothing, pa.scalar(None, pa.string()), catalog.table["scheme"]),
     )
+
+
+def _name_subsets(catalog: Catalog, subsets: dict[str, float]) -> pa.Array:
+    """Name the smallest subset that each ranked tile belongs to; null for others."""
+    ranks = catalog.column(RANK_COLUMN)
+    ranked = sum(rank is not None for rank in ranks)
+    sizes = sorted((_share(ranked, percent), name) for name, percent in subsets.items())
+    names = [None if rank is None else next((name for size, name in sizes if rank < size), None) for rank in ranks]
+    return pa.array(names, pa.string())
+
+
+def _share(ranked: int, percent: float) -> int:
+    return max(1, round(ranked * percent / 100))
 
 
 def _joint_ranks(catalog: Catalog) -> NDArray[np.int64]:

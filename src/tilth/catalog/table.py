@@ -275,8 +275,10 @@ class Catalog:
         return self.table[name]
 
     def _tile_columns(self) -> tuple[str, ...]:
-        packed = self.table.schema.get_field_index(schema.ORIGIN_COLUMN) >= 0
-        return (*TILE_COLUMNS, schema.ORIGIN_COLUMN) if packed else TILE_COLUMNS
+        # The window of an origin means nothing without it.
+        further = (schema.ORIGIN_COLUMN, schema.ORIGIN_WINDOW_COLUMN)
+        there = [self.table.schema.get_field_index(name) >= 0 for name in further]
+        return (*TILE_COLUMNS, *further[: 2 if all(there) else int(there[0])])
 
     def _with(self, table: pa.Table) -> Self:
         """Wrap rows that are known to be right, without checking them again."""

@@ -47,8 +47,8 @@ def asked_sensor(card: Card, layer: Layer | None, config: PrepareConfig) -> Sens
         assert card.stores is not None
         if config.layer is not None:
             raise UsageError(f"data set {card.name!r} has no layers: its stores hold all bands; leave --layer out")
-        if config.window_px or config.stride_px:
-            raise UsageError(f"data set {card.name!r}: the tiles of its stores stay whole; leave --window-px and --stride-px out")
+        if config.window_px or config.stride_px or config.edge:
+            raise UsageError(f"data set {card.name!r}: the tiles of its stores stay whole; leave --window-px, --stride-px and --edge out")
         return _stored_sensor(card, config.sensor, card.stores.sensor())
     own = layer.find_sensor()
     sensor = get_sensor(config.sensor) if config.sensor is not None else own

@@ -179,6 +179,8 @@ class Card(Config):
             raise ValueError(f"layer names must differ; got {', '.join(names)}")
         for layer in self.layers:
             for label in self.labels:
+                if label.by_place is not None and label.by_place not in layer.placeholders:
+                    raise ValueError(f"labels by_place: layer {layer.name!r} has no {{{label.by_place}}}")
                 for pattern in label.pattern:
                     strange = placeholders(pattern) - layer.placeholders
                     if strange:

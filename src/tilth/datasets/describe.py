@@ -68,6 +68,7 @@ def _lines(card: Card) -> Iterator[str]:
         if windows.window_px is None
         else f"windows of {windows.window_px} px, step {windows.stride_px or windows.window_px} px"
         + (f", within windows of {windows.within_px} px" if windows.within_px else "")
+        + (", the rest at the border left out" if windows.edge in ("drop", "centre") else "")
     )
     yield from _entry("tiles", cut)
     for labels in card.labels:

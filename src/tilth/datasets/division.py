@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -15,6 +15,9 @@ def _words(value: Any) -> Any:
     """Let one text stand for the words in it: YAML reads a bare 2_10 as the number 210, so lists of stems are written as one text."""
     return tuple(value.split()) if isinstance(value, str) else value
 
+
+Edge = Literal["shift", "spread", "drop", "centre"]
+"""What becomes of windows that reach over the border of an image; see :func:`tilth.catalog.geometry.cut_windows`."""
 
 Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_words)]
 
@@ -78,14 +81,18 @@ class Windows(Config):
 
     Attributes:
         within_px: side of larger windows that scenes are cut into first, and each of them into ``window_px``, in pixels: crops of crops
-            are cut in the same places. At every step the last windows of a row and column are moved back inside.
+            are cut in the same places.
         window_px: side of the windows, in pixels; None takes each raster whole.
         stride_px: step between windows, in pixels; by default ``window_px``.
+        edge: what becomes of the last windows of a row and column, at every step: ``shift`` moves them back inside, so that they overlap
+            others, ``drop`` leaves them out; ``spread`` and ``centre`` do so evenly on both sides. An image that is smaller than a
+            window stays whole.
     """
 
     within_px: int | None = pydantic.Field(default=None, ge=1)
     window_px: int | None = pydantic.Field(default=None, ge=1)
     stride_px: int | None = pydantic.Field(default=None, ge=1)
+    edge: Edge = "shift"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

@@ -32,6 +32,7 @@ class Labels(Config):
         first_value: stored value of the first class, where those of the others follow in order; 255, and what is less, means "no label".
         colours: class name, or ``ignore``, by stored colour; the word ``classes`` says that masks show the colours of the scheme.
         unlisted: what becomes of other values and colours: ``refuse`` the file, or ``ignore`` the pixels.
+        by_place: placeholder of which some values have masks and others have none: all images of one city, say, or none of them.
         align: what becomes of masks on another grid than their image: ``refuse`` them, or ``resample`` them by nearest neighbour, where
             both have a place on the Earth.
         tolerance: how far red, green and blue may lie from a listed colour, 0 to 255.
@@ -47,6 +48,7 @@ class Labels(Config):
     first_value: int | None = pydantic.Field(default=None, ge=0, lt=IGNORE_INDEX)
     colours: dict[str, str] | Literal["classes"] = pydantic.Field(default_factory=dict)
     unlisted: Literal["refuse", "ignore"] = "refuse"
+    by_place: str | None = None
     align: Literal["refuse", "resample"] = "refuse"
     tolerance: int = pydantic.Field(default=0, ge=0, le=255)
 

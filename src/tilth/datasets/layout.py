@@ -229,6 +229,11 @@ def _check_masks(card: Card, places: Sequence[Place], hint: str, partial: bool, 
     if not card.labels:
         return
     labelled = [place for place in places if place.split not in card.splits.unlabelled]
+    by = card.labels[0].by_place
+    if by is not None:
+        known = {place.values[by] for place in labelled if place.mask is not None}
+        # Without a single mask it is they that are missing.
+        labelled = [place for place in labelled if not known or place.values[by] in known]
     bare = [place for place in labelled if place.mask is None]
     if bare:
         wanted = expected(card.labels[0].pattern, bare[0].values)

@@ -8,7 +8,7 @@ import pydantic
 
 from tilth.config import Config
 from tilth.datasets.config import Card
-from tilth.datasets.division import Windows
+from tilth.datasets.division import Edge, Windows
 
 
 class PrepareConfig(Config):
@@ -23,6 +23,8 @@ class PrepareConfig(Config):
         partial: accept that images of a published split, or masks, are missing, and leave out images that cannot be read.
         window_px: side of the windows in pixels, 0 for whole images; by default as the card says.
         stride_px: step between windows, in pixels; by default as the card says, or ``window_px`` where that is given.
+        edge: what becomes of windows that reach over the right and lower border: ``shift`` moves them back inside, where they overlap
+            others, ``drop`` leaves them out, ``spread`` and ``centre`` do so evenly on both sides; by default as the card says.
         prefix: first part of tile ids; by default the card's name, for cards without homepage the folder's.
         source: where the imagery comes from; by default the card's title.
         licence: licence of the imagery; by default the card's.
@@ -37,6 +39,7 @@ class PrepareConfig(Config):
     partial: bool = False
     window_px: int | None = pydantic.Field(default=None, ge=0)
     stride_px: int | None = pydantic.Field(default=None, ge=1)
+    edge: Edge | None = None
     prefix: str | None = pydantic.Field(default=None, min_length=1)
     source: str | None = None
     licence: str | None = None
@@ -52,4 +55,4 @@ class PrepareConfig(Config):
             asked = card.windows.model_dump() | {"stride_px": self.stride_px or card.windows.stride_px}
         else:
             asked = {"window_px": self.window_px or None, "stride_px": self.stride_px}
-        return Windows.parse(asked, source="prepare")
+        return Windows.parse(asked | {"edge": self.edge or card.windows.edge}, source="prepare")

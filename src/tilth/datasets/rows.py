@@ -79,7 +79,7 @@ def make_catalog(
 
 
 def tile_windows(width: int, height: int, windows: Windows) -> list[Window]:
-    """Cut an image as a card says; the last windows of a row and column are moved back inside, and smaller images stay whole.
+    """Cut an image as a card says; what is smaller than a window stays whole.
 
     Windows within overlapping larger ones may coincide; each is listed once.
 
@@ -94,10 +94,14 @@ def tile_windows(width: int, height: int, windows: Windows) -> list[Window]:
     return list(
         dict.fromkeys(
             Window(big.column + small.column, big.row + small.row, small.width, small.height)
-            for big in cut_windows(width, height, outer, outer, "shift")
-            for small in cut_windows(big.width, big.height, size, stride, "shift")
+            for big in _cut(width, height, outer, outer, windows.edge)
+            for small in _cut(big.width, big.height, size, stride, windows.edge)
         )
     )
+
+
+def _cut(width: int, height: int, size: int, stride: int, edge: str) -> list[Window]:
+    return cut_windows(width, height, size, stride, "shift" if min(width, height) < size else edge)
 
 
 # Sets have few sizes of images.

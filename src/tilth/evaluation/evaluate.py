@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from tilth.errors import DataError, OutputExistsError, UsageError
 from tilth.evaluation.bootstrap import DEFAULT_DRAWS
 from tilth.evaluation.boundary import DEFAULT_SHARE
 from tilth.evaluation.calibration import DEFAULT_BINS
+from tilth.evaluation.class_group import find_classes, score_group
 from tilth.evaluation.gallery import choose, draw_tile, encode_gallery, write_gallery
 from tilth.evaluation.measure import Detail, Measured, Progress, coarse, measure
 from tilth.evaluation.metrics import scores
@@ -52,6 +53,7 @@ def evaluate_catalog(
     calibration_bins: int = DEFAULT_BINS,
     bootstrap: int = DEFAULT_DRAWS,
     published: bool = False,
+    over: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model on every labelled tile of a catalog.
@@ -77,6 +79,7 @@ def evaluate_catalog(
         calibration_bins: bins of the histogram of confidence, see :mod:`tilth.evaluation.calibration`; 0 for none.
         bootstrap: resamples behind the intervals, see :mod:`tilth.evaluation.bootstrap`; 0 for no intervals.
         published: also score by the conventions of CromSS's tables, see :mod:`tilth.evaluation.published`.
+        over: classes to average over as well, by name or by the name of a group, see :mod:`tilth.evaluation.class_group`.
         progress: told after each tile.
 
     Returns:
@@ -88,6 +91,7 @@ def evaluate_catalog(
         DataError: a label that does not fit its image or its scheme; the message names the tile.
         UsageError: window, overlap, batch size, precision, flips, share, bins or draws make no sense.
         OutputExistsError: ``out`` is a file.
+        ConfigError: ``over`` names what is no class.
     """
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise OutputExistsError(f"{out}: is a file; give a folder for the evaluation")
@@ -96,6 +100,7 @@ def evaluate_catalog(
     if bootstrap < 0:
         raise UsageError(f"bootstrap {bootstrap}: expected a number of resamples, 0 or more")
     inference = Inference(segmenter, window, overlap, batch_size, device, precision, flips)
+    group = find_classes(segmenter.scheme, over)
     labelled = labelled_tiles(segmenter, catalog)
     pictured = gallery + gallery_worst if out is not None else 0
     detail = Detail(boundary_share, calibration_bins, per_tile=True, keep_bytes=_KEPT_BYTES if pictured > 0 else 0)
@@ -104,6 +109,8 @@ def evaluate_catalog(
     evaluation = evaluation.model_copy(update={"inference": inference.settings(), "model_hash": model_hash(segmenter)})
     if published:
         evaluation = evaluation.model_copy(update={"published": published_scores(np.array(evaluation.confusion)).known()})
+    if group:
+        evaluation = evaluation.model_copy(update={"group": score_group(over, group, evaluation.per_class)})
     if out is None:
         return evaluation
     entries, drawn = encode_gallery(_pictures(inference, labelled, measured, choose(measured.tiles, gallery, gallery_worst)))

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from tilth.classes import Colour
+from tilth.evaluation.class_group import ClassGroup
 from tilth.evaluation.record import Count, Fraction, Interval, Record, read_record
 
 METRICS_FILE = "metrics.json"
@@ -243,6 +244,7 @@ class Evaluation(Record):
         inference: how the model was run; None where an earlier version did not record it.
         model_hash: of weights and configuration, see :func:`tilth.models.identity.model_hash`; None as above.
         published: scores by the conventions of CromSS's tables, see :mod:`tilth.evaluation.published`; None where they were not asked for.
+        group: means over some of the classes; None as above.
     """
 
     schema_version: Literal[1] = 1
@@ -268,6 +270,7 @@ class Evaluation(Record):
     inference: InferenceSettings | None = None
     model_hash: str | None = None
     published: dict[str, float] | None = None
+    group: ClassGroup | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,13 +173,13 @@ def read_samples(labelled: Catalog, sensor: Sensor, on_bad: OnBad | None = None)
 
 
 def read_sample(tile: Tile, sensor: Sensor) -> Sample:
-    """Read pixels and label of a tile.
+    """Read pixels, with their origin, and label of a tile.
 
     Raises:
         SensorMismatchError: the image has another number of bands than the sensor.
         DataError: the label does not lie on the grid of the image.
     """
-    pixels = read_pixels(tile.image, tile.window)
+    pixels = replace(read_pixels(tile.image, tile.window), origin=tile.origin)
     if len(pixels.data) != len(sensor):
         raise SensorMismatchError(
             f"tile {tile.tile_id!r}: {tile.image} has {len(pixels.data)} bands, sensor {sensor.name!r} has {len(sensor)}; "

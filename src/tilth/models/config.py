@@ -16,7 +16,7 @@ from tilth.sensors import Sensor
 MODEL_SCHEMA_VERSION = 2
 """Version 2 added named networks; version 1 reads as it did."""
 
-Decoder = Literal["unet", "fpn", "pspnet", "deeplabv3plus", "upernet"]
+Decoder = Literal["unet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
 
 
 Count = Annotated[int, pydantic.Field(strict=True, ge=1)]

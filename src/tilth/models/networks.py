@@ -86,8 +86,9 @@ def for_sensor(config: NetworkConfig, sensor: Sensor) -> NetworkConfig:
     """Tell networks that look at wavelengths, and those with branches, which bands a sensor has; what is given stays.
 
     Returns:
-        The same, or with the places of the bands of its branches, or ``wavelengths`` (DOFA) or ``groups`` (SatMAE, where its ten bands are
-        there) among the options, so that the network is built alike wherever the configuration is read.
+        The same, or with the places of the bands of its branches, or ``wavelengths`` (DOFA), ``groups`` (SatMAE, where its ten bands are
+        there), or ranges of values and what else diffusion features depend on among the options, so that the network is built alike
+        wherever the configuration is read.
 
     Raises:
         ConfigError: a band of no known wavelength for a network that needs it.
@@ -98,6 +99,10 @@ def for_sensor(config: NetworkConfig, sensor: Sensor) -> NetworkConfig:
         return config.model_copy(update={"fusion": place_branches(config.fusion, sensor)})
     if config.name is None:
         return config
+    if config.name == "ddpm_segmentor":
+        from tilth.models.diffusion.segmentation import complete_options
+
+        return config.model_copy(update={"options": complete_options(config.options, sensor)})
     encoder = (NAMES[config.name].options | config.options).get("encoder")
     if encoder == "dofa" and config.options.get("wavelengths") is None:
         from tilth.models.vision_transformers.wavelengths import sensor_wavelengths
@@ -157,9 +162,10 @@ def _look_up(published: str) -> tuple[str, dict[str, Any]]:
 
 
 def _build_fused(config: NetworkConfig, fusion: FusionConfig, num_classes: int) -> SegmentationNetwork:
-    from tilth.models.fused import FusedNetwork
-    from tilth.models.fusion import JOINT
+    from tilth.models.fused import JOINT, FusedNetwork
 
+    if config.name == "ddpm_segmentor":
+        raise ConfigError("network.fusion: ddpm_segmentor has no branches; give it the bands of all as one image, or another network")
     if not fusion.positions:
         raise ConfigError("network.fusion: it is not said which bands the branches see; build a Segmenter, whose sensor says it")
     one = config.model_copy(update={"fusion": None})
@@ -231,8 +237,7 @@ def _known_options(config: NetworkConfig) -> list[str]:
     if is_plain_vit(str(config.encoder)):
         given = {"encoder", "in_channels", "num_classes", "image_size", "pretrained"}
         return [name for name in inspect.signature(upernet_timm_vit).parameters if name not in given]
-    decoders = {"unet": smp.Unet, "fpn": smp.FPN, "pspnet": smp.PSPNet, "deeplabv3plus": smp.DeepLabV3Plus, "upernet": smp.UPerNet}
-    parameters = inspect.signature(decoders[str(config.decoder)]).parameters
+    parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[str(config.decoder)]).parameters
     return [*(name for name in parameters if name.startswith(("decoder_", "psp_"))), _FURTHER]
 
 

@@ -20,7 +20,7 @@ from tilth.imagery.files import SIDECAR
 from tilth.imagery.write import write_json
 from tilth.training.config import RESUMABLE_CHANGES
 
-OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts", "scheme_out"})
+OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts", "scheme_out", "manifest"})
 """Options that name what a verb writes."""
 
 INPUT_OPTIONS = frozenset(
@@ -28,7 +28,7 @@ INPUT_OPTIONS = frozenset(
         *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
         *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
         *("catalogs", "groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "references"),
-        "assessments",
+        *("assessments", "without", "beside", "features"),
     }
 )
 """Options that may name what a verb reads: paths, patterns, or words such as ``rgb`` for what needs no file."""

@@ -51,6 +51,7 @@ class CatalogSplitOptions(SplitConfig):
 
     catalog: Path = pydantic.Field(json_schema_extra={"positional": True}, description="catalog to split")
     out: Path = pydantic.Field(description="catalog file to write, .parquet")
+    manifest: Path | None = pydantic.Field(None, description="CSV file for file, row, column, split and subset of every tile")
 
     @pydantic.field_validator("out")
     @classmethod
@@ -148,6 +149,7 @@ def catalog_check(options: CatalogCheckOptions, console: Console) -> Result:
 @verb("catalog split", CatalogSplitOptions)
 def catalog_split(options: CatalogSplitOptions, console: Console) -> Result:
     """Divide tiles into splits that share no ground, and rank the training labels."""
+    from tilth.catalog.manifest import write_manifest
     from tilth.catalog.split import split_catalog
     from tilth.catalog.table import Catalog
 
@@ -159,9 +161,10 @@ def catalog_split(options: CatalogSplitOptions, console: Console) -> Result:
         for name in done.counts("split")
         for part in [done.filter(split=name)]
     ]
-    return Result(
-        summary=tuple(rows), outputs={"catalog": options.out}, values={str(name): count for name, count in done.counts("split").items()}
-    )
+    outputs = {"catalog": options.out}
+    if options.manifest is not None:
+        outputs["manifest"] = write_manifest(done, options.manifest, options.seed)
+    return Result(summary=tuple(rows), outputs=outputs, values={str(name): count for name, count in done.counts("split").items()})
 
 
 @verb("catalog show", CatalogShowOptions)

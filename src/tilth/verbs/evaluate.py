@@ -15,6 +15,7 @@ from tilth.verbs.registry import Result, verb
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
+    from tilth.evaluation.class_group import ClassGroup
     from tilth.evaluation.result import ClassScore, Evaluation
 
 
@@ -31,6 +32,9 @@ class EvaluateOptions(Config):
     calibration_bins: int = pydantic.Field(15, ge=0, le=1000, description="calibration: bins of confidence; 0 = none")
     bootstrap: int = pydantic.Field(1000, ge=0, description="resamples of tiles behind the 95 % intervals; 0 = none")
     published: bool = pydantic.Field(False, description="also the scores of CromSS's tables: 0/0 is 1, AA is the mean precision")
+    over: tuple[str, ...] = pydantic.Field(
+        (), description="also the means over these classes alone: their names, or a group of the scheme, such as paper12 of minifrance"
+    )
     whole_batches: int = pydantic.Field(
         1, ge=1, description="leave out the tiles at the end that do not fill a batch of this many, as CromSS's tables do; 1 = score all"
     )
@@ -80,6 +84,7 @@ def evaluate(options: EvaluateOptions, console: Console) -> Result:
         calibration_bins=options.calibration_bins,
         bootstrap=options.bootstrap,
         published=options.published,
+        over=options.over,
         progress=lambda done, total: console.status(f"scoring tile {done}/{total}"),
     )
     values = found.scores.named() | ({} if found.calibration is None else {"ECE": found.calibration.expected_error})
@@ -110,10 +115,19 @@ def _summary(found: Evaluation) -> tuple[str, ...]:
         lines.append(f"mIoU lies in {low:.1f} to {high:.1f} % (95 % interval over {found.resampling.units} {found.resampling.unit}s)")
     if found.published is not None:
         lines.append("as in CromSS's tables: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in found.published.items()))
+    if found.group is not None:
+        lines.append(_group_text(found.group))
     if found.calibration is not None and found.calibration.expected_error is not None and found.calibration.maximum_error is not None:
         expected, largest = 100 * found.calibration.expected_error, 100 * found.calibration.maximum_error
         lines.append(f"confidence and accuracy differ by {expected:.1f} points on average (ECE), by {largest:.1f} at most (MCE)")
     return (*lines, *(f"  {item.name}: {'absent' if item.iou is None else _class_text(item)}" for item in found.per_class))
+
+
+def _group_text(group: ClassGroup) -> str:
+    """Describe means over some of the classes: ``over paper12: mIoU 42.7 %, ...``."""
+    absent = f", without {', '.join(group.absent)}, which are absent" if group.absent else ""
+    title = f"over {group.name if group.name is not None else f'{len(group.classes)} classes'}"
+    return f"{title}: " + (", ".join(f"{name} {100 * value:.1f} %" for name, value in group.means.items()) or "nothing to average") + absent
 
 
 def _class_text(item: ClassScore) -> str:
