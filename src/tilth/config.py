@@ -123,6 +123,23 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     return tree
 
 
+def merge_under(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Put usual values beside those that were given, which win, at any depth.
+
+    Example:
+        >>> merge_under({"loop": {"steps": 5}}, {"loop": {"steps": 9, "seed": 1}, "size": 2})
+        {'loop': {'steps': 5, 'seed': 1}, 'size': 2}
+    """
+    merged = {**usual, **given}
+    for name, below in usual.items():
+        value = merged[name]
+        if isinstance(value, pydantic.BaseModel):
+            value = value.model_dump(exclude_unset=True)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[name] = merge_under(value, below)
+    return merged
+
+
 def read_numbers(value: Any) -> Any:
     """Turn words that are numbers into numbers, at any depth: ``1e-6`` is a word to YAML, which wants ``1.0e-6``.
 

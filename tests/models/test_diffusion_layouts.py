@@ -84,7 +84,7 @@ def test_sr3_and_ddpm_cd_names_are_taken_with_and_without_prefix_and_schedule(pr
     assert "noise schedule sr3_linear (2000 steps, betas 1e-06 to 0.01)" in report.dropped["betas"]
     with torch.no_grad():
         predicted = network.eval()(value("input:xT", (2, 3, 16, 16)), 0.7)
-    np.testing.assert_allclose(predicted.numpy(), arrays("forward_tiny.npz")["tiny_sr3/eps_l0p7"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(predicted.numpy(), arrays("trajectories_tiny.npz")["tiny_sr3/eps_l0p7"], atol=1e-4, rtol=0)
 
 
 def test_exported_schedule_holds_the_published_numbers():

@@ -115,7 +115,7 @@ def test_tiny_networks_match(name, key, level, attention):
     network = filled(name, attention=attention).eval()
     with torch.no_grad():
         predicted = network(value("input:xT", (2, 3, 16, 16)), level)
-    np.testing.assert_allclose(predicted.numpy(), arrays("forward_tiny.npz")[key], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(predicted.numpy(), arrays("trajectories_tiny.npz")[key], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ OPTIONS = {
     "pspnet": {"psp_out_channels": 16},
     "deeplabv3plus": {"decoder_channels": 16},
     "upernet": {"decoder_channels": 16},
+    "segformer": {"decoder_segmentation_channels": 16},
 }
 
 

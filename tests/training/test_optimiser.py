@@ -198,6 +198,15 @@ def test_warm_up_rises_in_a_line_and_the_decay_follows(kind):
     assert rate.at(60) == pytest.approx(middle)
 
 
+def test_warm_up_may_begin_above_zero_and_last_a_share_of_the_run():
+    rate = make("constant", warmup_share=0.2, warmup_from=0.1)
+    assert [rate.at(step) for step in range(20)] == pytest.approx([2 * (0.1 + 0.9 * (step + 1) / 20) for step in range(20)])
+    assert rate.at(20) == rate.at(99) == 2
+    assert make("constant", warmup_steps=10, warmup_share=0.2).at(10) == 2
+    # Runs that were begun before there were these settings can still be resumed.
+    assert not {"warmup_share", "warmup_from"} & ScheduleConfig().model_dump().keys()
+
+
 def test_plateau_waits_patiently_and_survives_a_checkpoint():
     rate = make("plateau", patience=2, factor=0.5)
     assert rate.at(50) == 2

@@ -186,7 +186,7 @@ def _cut(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
             for place, plane in enumerate(physical[:, band]):
                 kept = torch.isfinite(plane) if valid is None else torch.isfinite(plane) & valid[place]
                 if bool(kept.any()):
-                    low, high = _percentiles(plane[kept], rule.clip_percentiles)
+                    low, high = percentiles(plane[kept], rule.clip_percentiles)
                     plane.clamp_(low, high)
     cut = physical.clamp(limits.low, limits.high)
     if any(band.levels is not None for band in sensor.bands):
@@ -197,7 +197,7 @@ def _cut(stored: Tensor, valid: Tensor | None, sensor: Sensor) -> Tensor:
     return ((cut - limits.mean) / limits.std).to(torch.float32)
 
 
-def _percentiles(values: Tensor, percents: Sequence[float]) -> list[Tensor]:
+def percentiles(values: Tensor, percents: Sequence[float]) -> list[Tensor]:
     """Percentiles of (n,) values, interpolated between neighbours; torch's own takes no more than 16 million values."""
     ordered = values.sort().values
     found = []

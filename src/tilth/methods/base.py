@@ -84,6 +84,12 @@ class Method(ABC):
     Attributes:
         needs_labels: whether any stream is labelled; without, a training has no classes, and validates by the method's own loss.
         score: what validation tells, and the best weights are kept by.
+        also_scored: names of what validation tells besides, for methods that need no labels.
+        defaults: options of a training that are usual with this method, as a mapping in mappings; what a user gives wins. Looked at for
+            the methods of :data:`tilth.methods.VARIANT_BY_VERB`.
+        takes_target: whether the method may learn from tiles of a target at the end.
+        target_share: share of the steps, at the end, that do, where there are such tiles.
+        preview_every: steps between two calls of :meth:`preview`; 0 for none.
         streams: the named supplies of batches that ``step`` wants.
         model: the bare network being trained.
         trained: what the loop trains: the model, or a module of the method's own that holds it, calls it in another way or adds layers
@@ -100,6 +106,11 @@ class Method(ABC):
     Config: ClassVar[type[Config]]
     needs_labels: ClassVar[bool] = True
     score: ClassVar[Score] = Score("mIoU")
+    also_scored: tuple[str, ...] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    takes_target: ClassVar[bool] = False
+    target_share: float = 0.0
+    preview_every: int = 0
     streams: Mapping[str, Stream]
 
     def __init__(self, config: Any, model: Segmenter) -> None:
@@ -127,7 +138,7 @@ class Method(ABC):
     def validation_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute a loss of held-out tiles without labels, as numerator and denominator; for methods that need no labels.
 
-        Called in evaluation mode and without gradient.
+        Called in evaluation mode and without gradient. Both are scalars, or vectors: the score, then :attr:`also_scored`.
         """
         raise NotImplementedError(f"{type(self).__name__} validates on labels")
 
@@ -139,6 +150,15 @@ class Method(ABC):
             folder: where to.
         """
         model.save(folder)
+
+    def preview(self, model: Segmenter, step: int, folder: Path) -> None:  # noqa: B027 - most methods have nothing to show
+        """Write pictures of what has been learnt, on the first process.
+
+        Args:
+            model: the weights to keep: the model, or its average.
+            step: steps done.
+            folder: of the run's pictures; may not exist yet.
+        """
 
     def warnings(self, shares: Mapping[str, list[float]], step: int) -> list[str]:  # noqa: ARG002 - for methods that override it
         """Look at the shares logged since the last line and say in plain words what looks wrong."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import pydantic
+from torch import Tensor
 
 from tilth.augment.config import StrongConfig
 from tilth.augment.strong import strong_view
@@ -38,7 +39,10 @@ class Supervised(Method):
         image = batch["image"]
         if self.config.strong is not None:
             image = strong_view(image, self.model.sensor, batch["draw"], self.config.strong)
-        logits = self.student(image)
+        return self.losses(self.student(image), batch)
+
+    def losses(self, logits: Tensor, batch: Batch) -> Losses:
+        """Losses of logits (B, K, H, W) over pixels whose label is not 255."""
         terms = {}
         if "c" in self.config.terms:
             terms["loss_labelled"] = supervised_cross_entropy(logits, batch["mask"], self.count)

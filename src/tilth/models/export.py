@@ -73,7 +73,7 @@ def export_model(
 
     Raises:
         MissingExtraError: a library for ONNX is not installed.
-        ConfigError: normalisation is wanted of a sensor that cuts values.
+        ConfigError: normalisation is wanted of a sensor that cuts values, or the network must know where an image lies.
         RunError: the network cannot be written as such a graph, the graph computes something else, or the model's logits are not finite.
         TilthError: the file cannot be written.
     """
@@ -83,6 +83,11 @@ def export_model(
             import onnxscript  # noqa: F401 - as above
     if normalisation:
         check_linear(model.sensor)
+    if model.takes_origins:
+        raise ConfigError(
+            f"{model.config.network.title} adds noise that belongs to the place of a pixel, which an exported graph is not told; "
+            "predict with tilth predict, or from Python with Segmenter.load"
+        )
     graph = Graph(model, normalisation=normalisation).eval()
     with contextlib.suppress(ConfigError):  # raised where nothing can be computed twice, so nothing is
         set_checkpointing(graph, on=False)

@@ -90,8 +90,7 @@ def load_network(folder: str | Path, device: str | torch.device = "cpu") -> nn.M
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (place / name).is_file():
             raise MissingFileError(f"{place}: not a folder of a network, {name} is missing; give one that save_network wrote")
-    others = {"tilth-segmenter": "a Segmenter, not a network alone; read it with Segmenter.load"}
-    spec = read_folder_config(place / CONFIG_FILE, NetworkFolderConfig, MODEL_TYPE, NETWORK_SCHEMA_VERSION, others).network
+    spec = read_network_config(place).network
     try:
         # With a seed of its own: fresh weights, replaced at once, would draw from the caller's random state.
         network = create(spec.name, spec.in_channels, spec.num_classes, spec.image_size, seed=0, **spec.options)
@@ -105,6 +104,16 @@ def load_network(folder: str | Path, device: str | torch.device = "cpu") -> nn.M
         reason = " ".join(str(error).split())[:_SHOWN]
         raise UnreadableFileError(f"{place}: the weights do not fit the network of {CONFIG_FILE}: {reason}") from None
     return network.to(device).eval()
+
+
+def read_network_config(folder: Path) -> NetworkFolderConfig:
+    """Read what a folder of :func:`save_network` says of its network.
+
+    Raises:
+        UnreadableFileError: damaged, of another kind, or of a newer schema.
+    """
+    others = {"tilth-segmenter": "a Segmenter, not a network alone; read it with Segmenter.load"}
+    return read_folder_config(folder / CONFIG_FILE, NetworkFolderConfig, MODEL_TYPE, NETWORK_SCHEMA_VERSION, others)
 
 
 def read_folder_config(file: Path, config: type[_Kind], kind: str, version: int, others: Mapping[str, str] | None = None) -> _Kind:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from tilth.imagery.write import json_text
 
 if TYPE_CHECKING:
-    from tilth.models.inference import PixelClassifier
+    from tilth.models.classifier import PixelClassifier
 
 
 def model_hash(model: PixelClassifier) -> str:

@@ -15,20 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilth.errors import SensorMismatchError, UsageError, suggest
+from tilth.models.classifier import PixelClassifier, PixelsLike, origin_of
 from tilth.models.flips import FLIPS, View, look, look_back
 from tilth.models.windows import blend_weights, fit_window, weight_sum, window_starts
 
 if TYPE_CHECKING:
-    from tilth.classes import ClassScheme
-    from tilth.sensors import Sensor
+    pass
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "32": None,
@@ -42,50 +41,6 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 
 _SUMMED_TOGETHER = 2**17
 """Probabilities computed in one go on a CPU."""
-
-
-class PixelClassifier(Protocol):
-    """What inference needs of a :class:`tilth.models.segmenter.Segmenter`."""
-
-    training: bool
-
-    @property
-    def sensor(self) -> Sensor:
-        """The sensor whose tiles it understands."""
-
-    @property
-    def scheme(self) -> ClassScheme:
-        """The K classes it tells apart."""
-
-    def normalise(self, stored: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Turn stored values (B, C, H, W) into network input; pixels not valid (B, H, W) get the fill value."""
-
-    def __call__(self, image: Tensor) -> Any:
-        """Compute logits (B, K, H, W) of normalised images (B, C, H, W)."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation."""
-
-    def modules(self) -> Iterator[nn.Module]:
-        """All its parts, itself included."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the weights."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its weights by name."""
-
-
-class PixelsLike(Protocol):
-    """A tile: data (C, H, W) in the stored type and valid bool (H, W), as :class:`tilth.imagery.read.Pixels`."""
-
-    @property
-    def data(self) -> NDArray[Any]:
-        """Stored values (C, H, W)."""
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Where there is an image: bool (H, W)."""
 
 
 def predict_tile(
@@ -134,8 +89,16 @@ def predict_tile(
     place = torch.device(device)
     total = torch.zeros(len(segmenter.scheme), height, width, device=place)
     with evaluating(segmenter, place):
-        positions = [(row, column) for row in rows for column in columns]
-        add_windows(segmenter, pixels, positions, total, window=window, batch_size=batch_size, precision=precision, flips=flips)
+        add_windows(
+            segmenter,
+            pixels,
+            [(row, column) for row in rows for column in columns],
+            total,
+            window=window,
+            batch_size=batch_size,
+            precision=precision,
+            flips=flips,
+        )
     weight = torch.outer(weight_sum(rows, window, height), weight_sum(columns, window, width))
     return total.div_(weight.to(place)).cpu()
 
@@ -153,6 +116,7 @@ def add_windows(
     shift: int = 0,
     full: bool = False,
     helper: Executor | None = None,
+    origins: Sequence[tuple[int, int]] | None = None,
 ) -> None:
     """Add the weighted probabilities of windows of one block of pixels to a sum.
 
@@ -170,6 +134,8 @@ def add_windows(
         shift: column of ``pixels`` that is column 0 of ``total``; what falls outside ``total`` is dropped.
         full: fill the last batch up with its last window, so that the network sees batches of one size only.
         helper: one other thread that adds the last windows while the network computes the next.
+        origins: row and column of each window's upper left pixel in its raster, for models that want to know; by default the origin of
+            ``pixels`` and the position.
     """
     weights = blend_weights(window).to(total.device)
     views = FLIPS[flips]
@@ -187,11 +153,16 @@ def add_windows(
                     part.mul_(weights[first : first + part.shape[1]])
                     total[:, row + first : row + first + high, left:right] += part[:, :high, columns]
 
+    if origins is None:
+        top, left_edge = origin_of(pixels)
+        origins = [(top + row, left_edge + column) for row, column in positions]
     pending: Future[None] | None = None
     for first in range(0, len(positions), together):
         batch = positions[first : first + together]
         repeated = [batch[-1]] * (together - len(batch) if full else 0)
-        logits = _logits(segmenter, *_crop(pixels, [*batch, *repeated], window), total.device, precision, views)
+        places = origins[first : first + together]
+        lie = torch.tensor([*places, *[places[-1]] * len(repeated)]) if getattr(segmenter, "takes_origins", False) else None
+        logits = _logits(segmenter, *_crop(pixels, [*batch, *repeated], window), lie, total.device, precision, views)
         if helper is None:
             add(logits, batch)
             continue
@@ -254,9 +225,18 @@ def _crop(pixels: PixelsLike, positions: Sequence[tuple[int, int]], window: int)
 
 
 def _logits(
-    segmenter: PixelClassifier, data: Tensor, valid: Tensor, device: torch.device, precision: str, views: Sequence[View]
+    segmenter: PixelClassifier,
+    data: Tensor,
+    valid: Tensor,
+    origins: Tensor | None,
+    device: torch.device,
+    precision: str,
+    views: Sequence[View],
 ) -> list[Tensor]:
-    """What the network says of each view of stored windows: logits (B, K, w, w), still as the view lies."""
+    """What the network says of each view of stored windows: logits (B, K, w, w), still as the view lies.
+
+    Origins int64 (B, 2) are those of the windows, whichever way a view lies; None: the network is called without.
+    """
     # Stored numbers travel in their own small type and are widened on the device.
     image = data.to(device).to(torch.float32)
     if valid.all():
@@ -269,7 +249,8 @@ def _logits(
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     kind = PRECISIONS[precision]
     with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
-        return [segmenter(look(image, view).contiguous(memory_format=layout)) for view in views]
+        looks = (look(image, view).contiguous(memory_format=layout) for view in views)
+        return [segmenter(one) if origins is None else segmenter(one, origins) for one in looks]
 
 
 def _probabilities(logits: list[Tensor], views: Sequence[View]) -> Iterator[tuple[int, Tensor]]:

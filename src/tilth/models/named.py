@@ -94,6 +94,11 @@ NAMES: dict[str, Named] = {
     "cromss_upernet_dofa_l": Named(
         "segmentation", f"{_CROMSS}:transfer_vit", "DOFA ViT-L/16 with UperNet (CromSS)", {"encoder": "dofa"}, in_channels=13
     ),
+    "ddpm_segmentor": Named(
+        "segmentation",
+        "tilth.models.diffusion.segmentation:ddpm_segmentor",
+        "noise predictor (by default ddpm_sr3_64) with a head on its maps",
+    ),
     "ddpm_sr3_64": Named("diffusion", f"{_DIFFUSION}:sr3_unet", "noise predictor of SR3 type, 64 wide", {"width": 64}),
     "ddpm_sr3_128": Named("diffusion", f"{_DIFFUSION}:sr3_unet", "noise predictor of SR3 type, 128 wide (DDPM-CD)", {"width": 128}),
     "ddpm_guided_256": Named(

@@ -27,9 +27,11 @@ class SegmentationNetwork(nn.Module):
         divisor: sides inside must be multiples of this many pixels.
         minimum: smallest side inside, a multiple of ``divisor``.
         title: what to call it in a few words, if it was built from a configuration.
+        takes_origins: whether what it says of an image depends on where in its raster the image lies, so that it is called with that, too.
     """
 
     title: str | None = None
+    takes_origins: bool = False
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, segmentation_head: nn.Module, *, divisor: int, minimum: int = 0) -> None:
         super().__init__()

@@ -11,8 +11,11 @@ from typing import Any
 from tilth.errors import ConfigError
 from tilth.models.named import Named
 
-_FROM_ZERO = ("taps", "groups")
+_FROM_ZERO = ("taps", "groups", "times", "noise_seed")
 """Options that are positions, not numbers of something."""
+
+_ANY_SIGN = ("ranges",)
+"""Options that may be below 0."""
 
 _ABOVE_ZERO = ("epsilon", "embed_scale")
 """Options that nothing can be computed with where they are 0."""
@@ -90,6 +93,8 @@ def _wanted_single(option: str, value: Any, hint: Any) -> str | None:
         return None if type(value) is int and value >= least else f"a whole number from {least}"
     if hint is float:
         above = option in _ABOVE_ZERO
-        fits = type(value) in (int, float) and math.isfinite(value) and (value > 0 if above else value >= 0)
-        return None if fits else f"a number {'above' if above else 'from'} 0"
+        fits = type(value) in (int, float) and math.isfinite(value)
+        if option in _ANY_SIGN:
+            return None if fits else "a number"
+        return None if fits and (value > 0 if above else value >= 0) else f"a number {'above' if above else 'from'} 0"
     return None if isinstance(value, str) else "a word"

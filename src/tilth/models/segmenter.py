@@ -65,11 +65,18 @@ class Segmenter(nn.Module):
         """Turn feature maps into logits (B, K, H, W) at the size of the encoded image."""
         return self.network.decode(features)
 
-    def forward(self, image: Tensor) -> Tensor:
+    @property
+    def takes_origins(self) -> bool:
+        """Whether the network wants to know where an image lies; others are told nothing of it."""
+        return self.network.takes_origins
+
+    def forward(self, image: Tensor, origins: Tensor | None = None) -> Tensor:
         """Compute class logits.
 
         Args:
             image: float (B, C, H, W), normalised, bands in sensor order; any H and W (padded by repeating the border, then cropped).
+            origins: int64 (B, 2), row and column of the first pixel of each image in its raster; zeros by default. Looked at only where
+                :attr:`takes_origins`: networks that add noise to an image add the same to a place in whichever window it is seen.
 
         Returns:
             Logits float (B, K, H, W).
@@ -82,7 +89,7 @@ class Segmenter(nn.Module):
                 f"got an image of shape {tuple(image.shape)}; sensor {self.sensor.name!r} has {len(self.sensor)} bands: "
                 f"expected (B, {len(self.sensor)}, H, W)"
             )
-        return cast("Tensor", self.network(image))
+        return cast("Tensor", self.network(image, origins) if self.takes_origins else self.network(image))
 
     def normalise(self, stored: Tensor, valid: Tensor | None = None) -> Tensor:
         """Turn stored values (B, C, H, W) into network input; see :func:`tilth.augment.normalise.normalise`."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tilth.imagery.raster import Pixels
-from tilth.models.inference import PixelClassifier, PixelsLike, add_windows, check_windows
+from tilth.models.classifier import PixelClassifier, PixelsLike, origin_of
+from tilth.models.inference import add_windows, check_windows
 from tilth.models.windows import fit_window, weight_sum, window_starts
 
 
@@ -76,6 +77,8 @@ def predict_tiles(segmenter: PixelClassifier, tiles: Sequence[PixelsLike], runni
     place = torch.device(running.device)
     total = torch.zeros(len(segmenter.scheme), *valid.shape, device=place)
     positions = [(index * high + row, column) for index in range(len(tiles)) for row in rows for column in columns]
+    corners = [origin_of(tile) for tile in tiles]
+    origins = [(corner_row + row, corner_column + column) for corner_row, corner_column in corners for row in rows for column in columns]
     add_windows(
         segmenter,
         Pixels(data, valid),
@@ -85,6 +88,7 @@ def predict_tiles(segmenter: PixelClassifier, tiles: Sequence[PixelsLike], runni
         batch_size=running.batch_size,
         precision=running.precision,
         flips=flips,
+        origins=origins,
     )
     weight = torch.outer(weight_sum(rows, window, height), weight_sum(columns, window, width)).to(place)
     for index in range(len(tiles)):

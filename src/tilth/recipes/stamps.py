@@ -26,7 +26,7 @@ OUTPUT_OPTIONS = frozenset({"out", "clean", "derived", "facts", "scheme_out", "m
 INPUT_OPTIONS = frozenset(
     {
         *("inputs", "labels", "scheme", "sensor", "catalog", "labelled", "unlabelled", "initial_weights", "model", "scenes", "area"),
-        *("label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
+        *("target", "label_codes", "label_scheme", "layers", "table", "root", "folder", "name", "file"),
         *("catalogs", "groups", "runs", "evaluations", "comparisons", "maps", "map", "confidence", "reference", "references"),
         *("assessments", "without", "beside", "features"),
     }

@@ -54,6 +54,7 @@ class ReportInput:
         comparisons: ``comparison.json`` files, their folders, or comparisons; the first one gives the headline.
         maps: class maps, with or without what belongs to them.
         assessments: ``assessment.json`` files, their folders, or assessments of maps by reference points.
+        features: ``features.json`` files of looks at features, or their folders.
         catalog: a catalog, which is read whole for it (labels and checksum too), or its summary as a ``.json`` file or mapping, with the
             keys that :func:`tilth.catalog.summary.summarise` makes (all optional), ``sensor`` and ``scheme`` in full, ``class_shares``
             ({class: fraction}), ``fingerprint``; other keys are listed as they are.
@@ -71,6 +72,7 @@ class ReportInput:
     comparisons: Sequence[PathLike | Comparison] = ()
     maps: Sequence[MapInput | PathLike] = ()
     assessments: Sequence[PathLike | AreaAssessment] = ()
+    features: Sequence[PathLike] = ()
     catalog: PathLike | Mapping[str, Any] | None = None
     commands: Sequence[str] = ()
     note: str | None = None
@@ -82,5 +84,5 @@ class ReportInput:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to report."""
-        parts = (self.runs, self.evaluations, self.comparisons, self.maps, self.assessments, self.catalog, self.commands)
+        parts = (self.runs, self.evaluations, self.comparisons, self.maps, self.assessments, self.features, self.catalog, self.commands)
         return not any(parts)

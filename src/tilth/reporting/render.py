@@ -21,8 +21,10 @@ from tilth.reporting import figures, numbers
 from tilth.reporting.collect import read_evaluations, read_runs
 from tilth.reporting.data import classes_of, data_section, read_catalog
 from tilth.reporting.inputs import ReportInput
+from tilth.reporting.looks import feature_section, read_looks
 from tilth.reporting.maps import read_map
 from tilth.reporting.runs import charts, configurations, costs, settings, total_seconds
+from tilth.reporting.samples import samples_section
 from tilth.reporting.scores import comparison_section, evaluation_section
 from tilth.reporting.sections import area_section, map_section, reproduce_section
 from tilth.reporting.selection import selection_charts, selection_section
@@ -35,8 +37,10 @@ _TITLES = {
     "data": "Data",
     "comparison": "Comparison",
     "curves": "Training curves",
+    "samples": "Samples",
     "selection": "Selection among noisy labels",
     "evaluation": "Evaluation",
+    "features": "Features",
     "map": "Map",
     "areas": "Areas on the ground",
     "cost": "Cost",
@@ -82,7 +86,9 @@ def build_report(inputs: ReportInput, output: str | Path) -> Path:
 def render(inputs: ReportInput) -> str:
     """Return the text of the page; see :func:`build_report`."""
     if inputs.empty:
-        raise UsageError("nothing to report; give at least one of runs, evaluations, comparisons, maps, assessments, catalog, commands")
+        raise UsageError(
+            "nothing to report; give at least one of runs, evaluations, comparisons, maps, assessments, features, catalog, commands"
+        )
     context = _gather(inputs)
     environment = make_environment()
     style, script = "".join(map(asset, STYLES)).replace("--ramp-stops", ramp_css()), '"use strict";\n' + "".join(map(asset, SCRIPTS))
@@ -127,8 +133,10 @@ def _gather(inputs: ReportInput) -> dict[str, dict[str, Any] | None]:
         "data": {"data": data} if data else None,
         "comparison": comparison_section(comparisons, groups),
         "curves": {"charts": drawn, "frame": frame, "warnings": warnings} if drawn or warnings else None,
+        "samples": samples_section(runs),
         "selection": selection_section(groups, inputs.selection_tiles),
         "evaluation": evaluation_section(evaluations, inputs.galleries, inputs.gallery_tiles),
+        "features": feature_section(read_looks(inputs.features)),
         "map": map_section(views),
         "areas": area_section(assessments),
         "cost": {"costs": expenses, "total": seconds} if expenses else None,

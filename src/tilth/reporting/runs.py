@@ -164,7 +164,8 @@ _CHARTS: tuple[tuple[str, str, str, Format, bool, str], ...] = (
         "Loss on held-out tiles",
         "number",
         False,
-        "Mean cross-entropy of the labels under the model's map; for mae, how badly hidden patches are painted.",
+        "Mean cross-entropy of the labels under the model's map; for mae, how badly hidden patches are painted; for ddpm, how badly noise "
+        "is told from the image.",
     ),
 )
 # Names of the scalars, of which a class's id or name follows after a slash; title; what to look for.

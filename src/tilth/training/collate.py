@@ -18,6 +18,7 @@ from tilth.batch import Batch
 from tilth.catalog.confidence import FULL, UNKNOWN
 from tilth.classes import IGNORE_INDEX
 from tilth.sensors import Sensor
+from tilth.training.feature_samples import RawFeatures
 from tilth.training.samples import Sample
 
 
@@ -56,6 +57,10 @@ class RawBatch:
         return dataclasses.replace(self, **pinned)
 
 
+AnyRaw = RawBatch | RawFeatures
+"""What a loader gives for a stream."""
+
+
 def collate(samples: Sequence[Sample]) -> RawBatch:
     """Pad samples to the largest height and width among them and stack them."""
     height = max(sample.valid.shape[0] for sample in samples)
@@ -88,8 +93,10 @@ def collate(samples: Sequence[Sample]) -> RawBatch:
     )
 
 
-def to_batch(raw: RawBatch, sensor: Sensor, size: int, device: torch.device) -> Batch:
-    """Make the weak view of a batch on the training device, and normalise it."""
+def to_batch(raw: RawBatch | RawFeatures, sensor: Sensor, size: int, device: torch.device) -> Batch:
+    """Make the weak view of a batch on the training device, and normalise it; kept maps become numbers again."""
+    if isinstance(raw, RawFeatures):
+        return raw.to_batch(device)
     stored, valid, mask = (tensor.to(device, non_blocking=True) for tensor in (raw.stored, raw.valid, raw.mask))
     further = {"confidence": raw.confidence, "seasons": raw.seasons, "reference": raw.reference}
     # All take the nearest pixel, so they go the same way side by side.

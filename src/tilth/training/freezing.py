@@ -15,6 +15,7 @@ from tilth.models.weights.report import BEHIND_ENCODER
 from tilth.training.config import TransferConfig
 
 _BLOCK = re.compile(r"\bdecoder\.(?:\w+\.)?blocks\.(\d+)\.")
+_ENCODER = re.compile(r"^(?:(?:\w+\.)*network\.)?encoder\.")
 
 
 class Freezing:
@@ -85,6 +86,7 @@ def rate_share(model: nn.Module, config: TransferConfig) -> Callable[[str], floa
 
     With ``ascending`` the head has all of it, the last block of the decoder ``rate_factor`` of it, the one before that of the last, and so
     on; with ``descending`` the first block has all of it. Everything else, the encoder above all, has the smallest share of these.
+    ``encoder_rate`` multiplies the encoder's.
 
     Args:
         model: a network, or a module around one.
@@ -97,7 +99,7 @@ def rate_share(model: nn.Module, config: TransferConfig) -> Callable[[str], floa
         ConfigError: the decoder has no blocks.
     """
     if config.rates == "same":
-        return lambda _name: 1.0
+        return lambda name: config.encoder_rate if _ENCODER.match(name) else 1.0
     places = [int(found[1]) for name, _ in model.named_parameters() if (found := _BLOCK.search(name))]
     if not places:
         raise ConfigError(
@@ -110,7 +112,7 @@ def rate_share(model: nn.Module, config: TransferConfig) -> Callable[[str], floa
         found = _BLOCK.search(name)
         place = int(found[1]) if found else head if "segmentation_head." in name else None
         if place is None:
-            return config.rate_factor**head
+            return config.rate_factor**head * (config.encoder_rate if _ENCODER.match(name) else 1.0)
         return config.rate_factor ** (head - place if config.rates == "ascending" else place)
 
     return share

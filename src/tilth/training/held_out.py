@@ -50,7 +50,8 @@ class HeldOutLoss:
             RunError: several tiles in a row cannot be read.
         """
         method = self._method
-        total, counted = (torch.zeros((), dtype=torch.float64, device=self._device) for _ in range(2))
+        names = (method.score.name, *method.also_scored)
+        total, counted = (torch.zeros(len(names), dtype=torch.float64, device=self._device) for _ in range(2))
         with evaluating(method.trained):
             for start in range(0, self._count, self._batch):
                 slots = range(start, min(start + self._batch, self._count))
@@ -62,4 +63,5 @@ class HeldOutLoss:
                     batch = to_batch(collate(whole), method.model.sensor, self._size, self._device)
                     error, count = method.validation_sums(batch)
                     total, counted = total + error, counted + count
-        return {method.score.name: float(total / counted) if counted > 0 else math.nan}
+        pairs = zip(names, total.tolist(), counted.tolist(), strict=True)
+        return {name: above / below if below > 0 else math.nan for name, above, below in pairs}

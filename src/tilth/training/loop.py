@@ -26,7 +26,7 @@ from tilth.training.progress import TrainingProgress
 from tilth.training.quarantine import Quarantine
 from tilth.training.run import Run
 from tilth.training.step import Stepper
-from tilth.training.streams import RawBatch, TileDataset, build_loader, plain_errors
+from tilth.training.streams import AnyRaw, FeatureDataset, TileDataset, build_loader, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Trainer:
     def __init__(
         self,
         method: Method,
-        dataset: TileDataset,
+        dataset: TileDataset | FeatureDataset,
         run: Run,
         config: LoopConfig,
         weak: WeakConfig,
@@ -106,11 +106,13 @@ class Trainer:
                 # What a skipped step found is not finite, and would spoil the means of its log line.
                 log.add([] if self.stepper.skipped_in_a_row else losses, self.config.batch_size * len(self.method.streams))
                 last = self.step == self.config.steps
-                if self.step % self.config.log_every == 0 or last:
+                if self._due(self.config.log_every):
                     self._report(log)
-                if self.step % self.config.validate_every == 0 or last:
+                if self._due(self.config.validate_every):
                     self._validate(log)
                     self.seconds = time.perf_counter() - began
+                if self._due(self.method.preview_every) and self.fabric.is_global_zero:
+                    self.method.preview(self.stepper.exported, self.step, self.run.previews)
                 stopping = self._agree(stop.requested) and not last
                 if self.step % self.config.checkpoint_every == 0 or stopping or last:
                     self._save(log)
@@ -135,7 +137,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.run.rewind(self.step)
 
-    def _batches(self) -> Iterator[list[dict[str, RawBatch]]]:
+    def _batches(self) -> Iterator[list[dict[str, AnyRaw]]]:
         """The micro-batches of each remaining step."""
         loader = build_loader(
             self.dataset,
@@ -146,7 +148,7 @@ class Trainer:
             workers=self.config.workers,
             pin_memory=self.fabric.device.type == "cuda",
         )
-        group: list[dict[str, RawBatch]] = []
+        group: list[dict[str, AnyRaw]] = []
         for item in plain_errors(loader):
             group.append(item)
             if len(group) == self.config.accumulate:
@@ -185,6 +187,10 @@ class Trainer:
             self.best_score = score
             if self.fabric.is_global_zero and self.config.export == "best":
                 self.method.export(self.stepper.exported, self.run.best)
+
+    def _due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is due now; never for 0."""
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def _agree(self, requested: bool) -> bool:
         """Stop together: asked only at log lines where there are several processes, for the question makes them wait."""

@@ -109,18 +109,19 @@ class LearningRate:
         self.base = config.learning_rate
         self.steps = config.steps
         self.schedule = config.schedule
+        self.warmup = config.schedule.warmup(config.steps)
         self._best = -math.inf
         self._waited = 0
         self._reductions = 0
 
     def at(self, step: int) -> float:
-        """Rate of step 0, 1, ...; with warm-up step 0 already moves: (step + 1) / warmup_steps of the base rate."""
+        """Rate of step 0, 1, ...; with warm-up step 0 already moves: (step + 1) / warm-up of the way to the base rate."""
         schedule = self.schedule
-        if step < schedule.warmup_steps:
-            return self.base * (step + 1) / schedule.warmup_steps
-        since = step - schedule.warmup_steps
+        if step < self.warmup:
+            return self.base * (schedule.warmup_from + (1 - schedule.warmup_from) * (step + 1) / self.warmup)
+        since = step - self.warmup
         since -= since % schedule.hold_steps
-        done = min(1.0, since / (self.steps - schedule.warmup_steps))
+        done = min(1.0, since / (self.steps - self.warmup))
         match schedule.kind:
             case "step":
                 return self.base * schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)

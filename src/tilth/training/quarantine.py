@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from tilth.training.order import Order
-from tilth.training.streams import RawBatch
+from tilth.training.streams import AnyRaw
 
 
 class Quarantine:
@@ -29,7 +29,7 @@ class Quarantine:
         """Reasons by tile."""
         return {tile_id: reason for found in self.by_source.values() for tile_id, reason in found.items()}
 
-    def note(self, batches: Mapping[str, RawBatch]) -> None:
+    def note(self, batches: Mapping[str, AnyRaw]) -> None:
         """Note the unreadable tiles of one micro-batch; a source may have its share of them, rounded up."""
         for stream, batch in batches.items():
             known = self.by_source.setdefault(self.order.streams[stream].source, {})

@@ -22,11 +22,11 @@ _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-mod
 _FIRST_FILE = "environment.json"
 _FIRST_NAMES = frozenset({_FIRST_FILE, "data.json", "recipe.yaml", "initial_weights.json", "checkpoints", "tensorboard"})
 """All that there is of a run before its first checkpoint."""
-_FREE_TO_DIFFER = frozenset({"out", "resume", "labelled", "unlabelled", "inference"})
+_FREE_TO_DIFFER = frozenset({"out", "resume", "labelled", "unlabelled", "target", "inference"})
 
 
 class Run:
-    """A run folder: ``recipe.yaml``, ``environment.json``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``.
+    """A run folder: ``recipe.yaml``, ``environment.json``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``previews/``.
 
     Attributes:
         folder: where it is.
@@ -49,6 +49,11 @@ class Run:
     def model(self) -> Path:
         """Model folder of the finished run."""
         return self.folder / "model"
+
+    @property
+    def previews(self) -> Path:
+        """Folder of the pictures that a method makes on its way."""
+        return self.folder / "previews"
 
     @property
     def finished(self) -> bool:

@@ -91,12 +91,12 @@ class TileDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         """Read a sample; an unreadable tile is replaced by its neighbour in the catalog and reported with the sample."""
         stream, step, slot = key
-        catalog, wanted, size = self.catalogs[stream], self.order.streams[stream], self.order.sizes[stream]
-        first = self.order.index(stream, step, slot)
+        catalog, wanted, shown = self.catalogs[stream], self.order.streams[stream], self.order.rows(stream, step)
+        first = shown.index(self.order.index(stream, step, slot))
         tied = self.order.tied(stream, step, slot)
         bad: list[tuple[str, str]] = []
-        for attempt in range(min(_ATTEMPTS, size)):
-            place = (first + attempt) % size
+        for attempt in range(min(_ATTEMPTS, len(shown))):
+            place = shown[(first + attempt) % len(shown)]
             if place in tied:
                 continue
             rows = self._places[stream].seasons(place) if wanted.seasons else [place]
@@ -112,6 +112,16 @@ class TileDataset(Dataset[Sample]):
 
     def _read(self, tile: Tile, draw: int, bad: tuple[tuple[str, str], ...], sensor: Sensor, wanted: Stream) -> Sample:
         geometry = plan_weak(seeds.generator(draw, "weak"), tile.window.height, tile.window.width, self.weak)
+        return self.read(tile, geometry, draw, bad, sensor, wanted)
+
+    def read(
+        self, tile: Tile, geometry: WeakGeometry, draw: int, bad: tuple[tuple[str, str], ...], sensor: Sensor, wanted: Stream
+    ) -> Sample:
+        """Read the pixels and labels of a tile that a crop depends on.
+
+        Raises:
+            TilthError: they cannot be read, or do not fit the sensor or the classes.
+        """
         window = _part(tile.window, geometry)
         pixels = read_pixels(tile.image, window)
         if len(pixels.data) != len(sensor):

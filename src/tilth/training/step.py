@@ -24,7 +24,7 @@ from tilth.training.distributed import mean_over_ranks, synchronise_batch_norm
 from tilth.training.freezing import Freezing
 from tilth.training.optimiser import LearningRate, build_optimiser, same_layout
 from tilth.training.quarantine import Quarantine
-from tilth.training.streams import RawBatch, to_batch
+from tilth.training.streams import AnyRaw, to_batch
 
 
 class Stepper:
@@ -75,7 +75,7 @@ class Stepper:
         """The weights that are validated and exported: the average where one is kept."""
         return self.average.model if self.average else self.model
 
-    def take(self, step: int, micro_batches: list[dict[str, RawBatch]]) -> list[Losses]:
+    def take(self, step: int, micro_batches: list[dict[str, AnyRaw]]) -> list[Losses]:
         """Do one optimiser step.
 
         Args:

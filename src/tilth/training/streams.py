@@ -14,11 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from tilth.errors import ConfigError, TilthError
-from tilth.training.collate import RawBatch, collate, to_batch
+from tilth.training.collate import AnyRaw, RawBatch, collate, to_batch
+from tilth.training.feature_samples import FeatureDataset, FeatureSample, RawFeatures
 from tilth.training.order import Key
 from tilth.training.samples import Sample, TileDataset
 
-__all__ = ["RawBatch", "Sample", "TileDataset", "build_loader", "collate", "plain_errors", "to_batch"]
+__all__ = ["AnyRaw", "FeatureDataset", "RawBatch", "Sample", "TileDataset", "build_loader", "collate", "plain_errors", "to_batch"]
 
 
 class _Schedule:
@@ -42,13 +43,14 @@ class _Collate:
     def __init__(self, streams: Sequence[str]) -> None:
         self.streams = streams
 
-    def __call__(self, samples: list[Sample]) -> dict[str, RawBatch]:
+    def __call__(self, samples: list[Sample] | list[FeatureSample]) -> dict[str, AnyRaw]:
         size = len(samples) // len(self.streams)
-        return {stream: collate(samples[place * size : (place + 1) * size]) for place, stream in enumerate(self.streams)}
+        put_together: Any = RawFeatures.of if isinstance(samples[0], FeatureSample) else collate
+        return {stream: put_together(samples[place * size : (place + 1) * size]) for place, stream in enumerate(self.streams)}
 
 
 def build_loader(
-    dataset: TileDataset, steps: range, *, accumulate: int, rank: int, ranks: int, workers: int, pin_memory: bool
+    dataset: TileDataset | FeatureDataset, steps: range, *, accumulate: int, rank: int, ranks: int, workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
     """Build the loader of one rank: ``accumulate`` dictionaries of raw batches for each step.
 

@@ -53,10 +53,12 @@ def foresee(options: PretrainOptions | FinetuneOptions, *, tiles_there: bool = T
     """
     from tilth.methods.base import choose_method
     from tilth.training.estimate import estimate_step
-    from tilth.verbs.train_data import assign_streams, tiles_of
+    from tilth.training.feature_plan import foresee_features
+    from tilth.verbs.train_data import tiles_of
     from tilth.verbs.train_model import NO_CLASSES
+    from tilth.verbs.train_streams import assign_streams
 
-    kind, _ = choose_method(options.method, options.settings)
+    kind, settings = choose_method(options.method, options.settings)
     tiles: TrainingTiles | None = None
     sensor, scheme = _assumed()
     if tiles_there:
@@ -69,17 +71,23 @@ def foresee(options: PretrainOptions | FinetuneOptions, *, tiles_there: bool = T
     rates = given_rates(options.speed) or rates or measured_rates(options)
     seconds = rates.seconds(cost)
     counts, walked = _counts(tiles), _counts(tiles, {stream.source for stream in kind.streams.values() if stream.seasons})
+    shown = dict.fromkeys(counts, options.loop.steps * options.loop.batch_size)
+    if "target" in counts:
+        last = kind.Config.parse(settings, source=f"settings of method {options.method!r}").model_dump()["target_share"]
+        shown |= {"unlabelled": (1 - last) * shown["unlabelled"], "target": last * shown["target"]}
     values = {
         "network": network.title,
         "steps": options.loop.steps,
         "tiles": counts,
-        "passes": {name: options.loop.steps * options.loop.batch_size / count for name, count in walked.items()},
+        "passes": {name: shown[name] / count for name, count in walked.items()},
         **asdict(cost),
         "operations": cost.operations,
         "seconds_a_step": seconds,
         "seconds": options.loop.steps * seconds,
     }
-    return Foresight(tuple(_lines(options, values, cost, rates, tiles is None)), values)
+    lines = _lines(options, values, cost, rates, tiles is None)
+    kept = None if tiles is None else foresee_features(kind, settings, network, tiles.learnt_from, len(scheme), options.weak.size)
+    return Foresight((*lines, *([] if kept is None else [kept])), values)
 
 
 def same_work(options: PretrainOptions | FinetuneOptions) -> str:
@@ -141,7 +149,7 @@ def _counts(tiles: TrainingTiles | None, by_place: Collection[str] = ()) -> dict
 
     if tiles is None:
         return {}
-    parts = {"labelled": tiles.labelled, "unlabelled": tiles.pool}
+    parts = {"labelled": tiles.labelled, "unlabelled": tiles.pool, "target": tiles.target}
     return {name: len(find_places(rows.table) if name in by_place else rows) for name, rows in parts.items() if rows is not None}
 
 
@@ -192,5 +200,5 @@ def _duration(seconds: float) -> str:
 
 def missing_catalogs(options: PretrainOptions | FinetuneOptions) -> list[Path]:
     """Catalogs that are not there yet, as those that an earlier stage of a recipe will make."""
-    pool = options.unlabelled if isinstance(options, PretrainOptions) else ()
+    pool = (*options.unlabelled, *options.target) if isinstance(options, PretrainOptions) else ()
     return [path for path in (*options.labelled, *pool) if not path.exists()]

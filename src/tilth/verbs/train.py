@@ -42,13 +42,15 @@ def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Conso
     """Wire catalogs, network, method and loop together. Everything is checked before the run folder is made."""
     from tilth.methods.base import build_method
     from tilth.training.distributed import build_fabric
+    from tilth.training.feature_plan import plan_features
     from tilth.training.loop import Trainer
     from tilth.training.order import Order
     from tilth.training.progress import TrainingProgress
     from tilth.training.run import Run
     from tilth.training.streams import TileDataset
-    from tilth.verbs.train_data import assign_streams, check_validation, tiles_of
+    from tilth.verbs.train_data import tiles_of
     from tilth.verbs.train_model import NO_CLASSES, starting_model
+    from tilth.verbs.train_streams import assign_streams, check_validation, phases_of
 
     if options.dry_run:
         from tilth.verbs.dry_run import foresee
@@ -69,14 +71,18 @@ def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Conso
     console = console if fabric.is_global_zero else Console()
     for line in start.told:
         console.say(line)
-    order = Order(options.loop.seed, method.streams, {name: len(rows) for name, rows in streams.items()}, options.loop.batch_size)
+    sizes = {name: len(rows) for name, rows in streams.items()}
+    phases = phases_of(method, tiles, options.loop.steps)
+    order = Order(options.loop.seed, method.streams, sizes, options.loop.batch_size, phases)
     dataset = TileDataset(order, streams, len(model.scheme), options.weak)
+    kept = plan_features(method, dataset, options.loop, options.weak, fabric, console)
     progress = TrainingProgress(console, options.loop.steps)
     run = Run(options.out)
     validate = None if tiles.validation is None else _validation(options, method, tiles.validation, fabric, console)
-    trainer = Trainer(method, dataset, run, options.loop, options.weak, fabric, progress, validate)
+    trainer = Trainer(method, dataset if kept is None else kept.dataset, run, options.loop, options.weak, fabric, progress, validate)
 
-    seen = streams if tiles.validation is None else {**streams, "validation": tiles.validation}
+    beside = {"target": tiles.target, "validation": tiles.validation}
+    seen = {**streams, **{name: rows for name, rows in beside.items() if rows is not None}}
     _begin(run, name, _resolved(options, method, tiles), seen, options.resume, fabric)
     if options.resume and run.finished:
         return Result(summary=(f"{options.method}: finished before, nothing left to do",), outputs={"run": run.folder, "model": run.model})
@@ -84,9 +90,11 @@ def _train(name: str, options: PretrainOptions | FinetuneOptions, console: Conso
         from tilth.imagery.write import write_json
 
         write_json(run.folder / ORIGIN_FILE, start.origin)
-    _tell(console, options, tiles, streams, dataset.order.sizes)
+    _tell(console, options, tiles, streams, dataset.order.sizes, method.target_share)
     if options.loop.transfer.frozen == "always" and start.origin is None and not options.network.pretrained:
         console.warn("the encoder is frozen and its weights are random: only the decoder learns; give initial_weights")
+    if kept is not None:
+        kept.fill(fabric, console)
     result = _fit(trainer, run, options.resume)
     if not fabric.is_global_zero:
         return Result()
@@ -102,9 +110,16 @@ def _score_in_words(method: Method, score: float) -> str:
     return f"validation mIoU {100 * score:.1f} %" if method.needs_labels else f"validation loss {score:.4g}"
 
 
-def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams: Mapping[str, Catalog], sizes: Mapping[str, int]) -> None:
+def _tell(
+    console: Console,
+    options: TrainOptions,
+    tiles: TrainingTiles,
+    streams: Mapping[str, Catalog],
+    sizes: Mapping[str, int],
+    share: float,
+) -> None:
     """Say what was decided about the tiles and what looks wrong with them; a pass over a stream goes over ``sizes`` of them."""
-    from tilth.verbs.train_data import small_tiles
+    from tilth.verbs.train_streams import small_tiles
 
     if tiles.pool is not None and tiles.left_out:
         console.say(
@@ -115,6 +130,8 @@ def _tell(console: Console, options: TrainOptions, tiles: TrainingTiles, streams
             console.say(
                 f"{name}: {len(rows)} tiles show {sizes[name]} places (equal location_id) in several seasons; a pass shows each in one"
             )
+    if tiles.target is not None:
+        console.say(f"target: {len(tiles.target)} tiles, learnt from alone in the last {share:.0%} of the steps")
     small = small_tiles(streams, options.weak.size, options.weak.scale_max)
     if small is not None:
         console.warn(small)
@@ -143,7 +160,7 @@ def _validation(options: TrainOptions, method: Method, tiles: Catalog, fabric: F
 
 def _begin(run: Run, verb_name: str, recipe: Mapping[str, Any], seen: Mapping[str, Catalog], resume: bool, fabric: Fabric) -> None:
     """Start or take up the run in the first process; all processes stop together, or one would wait for the others for ever."""
-    from tilth.verbs.train_data import describe_streams
+    from tilth.verbs.train_streams import describe_streams
 
     problem: TilthError | None = None
     if fabric.is_global_zero:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilth.errors import CatalogError, ConfigError, SensorMismatchError
 from tilth.verbs.train_options import FinetuneOptions, PretrainOptions, TrainOptions
 
 if TYPE_CHECKING:
     from tilth.catalog.table import Catalog
-    from tilth.methods.base import Stream
-    from tilth.models.segmenter import Segmenter
-    from tilth.sensors import Sensor
 
 
 @dataclass(frozen=True)
@@ -26,12 +22,14 @@ class TrainingTiles:
         validation: to validate on; None for no validation.
         pool: to learn from without labels; None where no pool was given.
         left_out: number of tiles that are not in the pool because they show pixels of labelled tiles or of tiles in other splits.
+        target: to learn from without labels at the end; None where none were given.
     """
 
     labelled: Catalog | None
     validation: Catalog | None
     pool: Catalog | None
     left_out: int
+    target: Catalog | None = None
 
     @property
     def learnt_from(self) -> Catalog:
@@ -53,7 +51,10 @@ def tiles_of(options: PretrainOptions | FinetuneOptions) -> TrainingTiles:
 
     kind, _ = choose_method(options.method, options.settings)
     pool = (options.unlabelled, options.unlabelled_split) if isinstance(options, PretrainOptions) else ((), ())
-    tiles = (choose_tiles if kind.needs_labels else choose_unlabelled)(options, *pool)
+    target = options.target if isinstance(options, PretrainOptions) else ()
+    if target and not kind.takes_target:
+        raise ConfigError(f"--target {target[0]}: method {options.method!r} has no last part that learns from other tiles; leave it out")
+    tiles = choose_tiles(options, *pool) if kind.needs_labels else choose_unlabelled(options, *pool, target)
     if tiles.validation is None and options.loop.schedule.kind == "plateau":
         raise ConfigError(
             "loop.schedule.kind=plateau waits for validation scores, and there is no validation; give tiles in validation_split, or "
@@ -88,7 +89,7 @@ def choose_tiles(
     if not options.labelled:
         raise ConfigError(f"missing --labelled: method {options.method!r} learns from labelled tiles; give a catalog with labels")
     catalogs = [Catalog.open(path) for path in options.labelled]
-    labelled, validation = _labelled(options, _concat(catalogs).labelled())
+    labelled, validation = _labelled(options, join(catalogs).labelled())
     if not pool:
         return TrainingTiles(labelled, validation, None, 0)
     learnt_from = {options.labelled_split, *pool_splits}
@@ -101,17 +102,22 @@ def choose_tiles(
 
 
 def choose_unlabelled(
-    options: PretrainOptions | FinetuneOptions, pool: tuple[Path, ...], pool_splits: tuple[str | None, ...]
+    options: PretrainOptions | FinetuneOptions,
+    pool: tuple[Path, ...],
+    pool_splits: tuple[str | None, ...],
+    target: tuple[Path, ...] = (),
 ) -> TrainingTiles:
     """Open the catalogs of a method that needs no labels, and choose the tiles; labels are not looked at.
 
     A tile is kept out of the pool if its window shares pixels with a tile, of any of the catalogs, in a split that was not asked for: what
-    one catalog keeps for tests is not learnt from because another one lists it, too.
+    one catalog keeps for tests is not learnt from because another one lists it, too. Where the target has tiles to validate on, those of
+    the pool are not looked at.
 
     Args:
         options: catalogs and split to validate on.
         pool: catalogs of the unlabelled pool.
-        pool_splits: rows of these to take; a catalog without any split is used whole.
+        pool_splits: rows of these and of the target to take; a catalog without any split is used whole.
+        target: catalogs of tiles to learn from at the end.
 
     Raises:
         ConfigError: options about labels, no pool, or a split that is to be learnt from and validated on.
@@ -129,23 +135,31 @@ def choose_unlabelled(
     asked = options.validation_split if "validation_split" in options.model_fields_set else None
     if asked is not None and asked in pool_splits:
         raise ConfigError(f"split {asked!r} is both learnt from and validated on; change unlabelled_split or validation_split")
-    catalogs = [part for part in map(Catalog.open, pool) if _split(part)]
-    held_out = [part.filter(split=set(part.counts("split")) - {*pool_splits}) for part in catalogs]
-    chosen, left_out = _pool(pool, pool_splits, [part for part in held_out if len(part)])
+    catalogs, targets = ([part for part in map(Catalog.open, paths) if _split(part)] for paths in (pool, target))
+    held_out = [part.filter(split=set(part.counts("split")) - {*pool_splits}) for part in [*catalogs, *targets]]
+    held_out = [part for part in held_out if len(part)]
+    chosen, left_out = _pool(pool, pool_splits, held_out)
     wanted = None if options.validation_split in pool_splits else options.validation_split
-    rows = [part.filter(split=wanted) for part in catalogs] if wanted is not None else []
-    rows = [part for part in rows if len(part)]
+    rows = _validation_rows(targets, wanted) or _validation_rows(catalogs, wanted)
     if asked is not None and not rows:
         raise CatalogError(
             f"{pool[0]}: no tile in split {asked!r} of the unlabelled catalogs; validation_split=null trains without validation"
         )
-    validation = _concat(rows) if rows else None
-    if validation is not None and validation.sensor() != chosen.sensor():
-        raise SensorMismatchError(
-            f"split {wanted!r}, to validate on, has sensor {validation.sensor().name!r}, the pool {chosen.sensor().name!r}; "
-            "all tiles must come in the same bands and scaling"
-        )
-    return TrainingTiles(None, validation, _fewer(options, chosen), left_out)
+    validation = join(rows) if rows else None
+    last = _pool(target, pool_splits, held_out)[0] if target else None
+    for title, part in ((f"split {wanted!r}, to validate on,", validation), ("the target", last)):
+        if part is not None and part.sensor() != chosen.sensor():
+            raise SensorMismatchError(
+                f"{title} has sensor {part.sensor().name!r}, the pool {chosen.sensor().name!r}; "
+                "all tiles must come in the same bands and scaling"
+            )
+    return TrainingTiles(None, validation, _fewer(options, chosen), left_out, last)
+
+
+def _validation_rows(catalogs: list[Catalog], split: str | None) -> list[Catalog]:
+    """Rows of a split, of the catalogs that have any."""
+    rows = [part.filter(split=split) for part in catalogs] if split is not None else []
+    return [part for part in rows if len(part)]
 
 
 def _labelled(options: TrainOptions, everything: Catalog) -> tuple[Catalog, Catalog | None]:
@@ -183,14 +197,14 @@ def _pool(paths: tuple[Path, ...], splits: tuple[str | None, ...], closed: list[
     from tilth.catalog.table import Catalog
 
     catalogs = [Catalog.open(path) for path in paths]
-    pool = _concat([part.filter(split=splits) if _split(part) else part for part in catalogs])
+    pool = join([part.filter(split=splits) if _split(part) else part for part in catalogs])
     # Ids do not tell: one file may be in two catalogs under two ids, and two files under one.
     kept = ~np.any([shares_pixels(pool, other) for other in closed], axis=0) if closed else np.ones(len(pool), bool)
     if not kept.any():
         wanted = ", ".join("none" if name is None else name for name in splits)
         raise CatalogError(
             f"{paths[0]}: no tile left for the unlabelled pool in split {wanted}, those taken out that show labelled tiles or other "
-            f"splits; splits there: {name_splits(_concat(catalogs).table['split'])}; see unlabelled_split"
+            f"splits; splits there: {name_splits(join(catalogs).table['split'])}; see unlabelled_split"
         )
     return pool.take(np.flatnonzero(kept)), int((~kept).sum())
 
@@ -214,83 +228,8 @@ def _split(catalog: Catalog) -> bool:
     return not set(catalog.counts("split")) <= {None}
 
 
-def _concat(catalogs: list[Catalog]) -> Catalog:
+def join(catalogs: list[Catalog]) -> Catalog:
+    """Put catalogs behind each other; one stays what it is."""
     from tilth.catalog.table import Catalog
 
     return catalogs[0] if len(catalogs) == 1 else Catalog.concat(catalogs)
-
-
-def assign_streams(asked: Mapping[str, Stream], name: str, tiles: TrainingTiles, sensor: Sensor) -> dict[str, Catalog]:
-    """Give every stream that the method asks for its catalog.
-
-    Raises:
-        ConfigError: the method wants a pool and there is none.
-        SensorMismatchError: tiles of another sensor than the model's.
-        CatalogError: too few tiles.
-    """
-    found = {}
-    for stream, wanted in asked.items():
-        rows = tiles.labelled if wanted.source == "labelled" else tiles.pool
-        if rows is None:
-            raise ConfigError(f"method {name!r} learns from unlabelled tiles, too; use tilth pretrain {name} with --unlabelled CATALOG")
-        if rows.sensor() != sensor:
-            raise SensorMismatchError(
-                f"the {wanted.source} tiles have sensor {rows.sensor().name!r}, the model {sensor.name!r}; "
-                "all tiles must come in the same bands and scaling"
-            )
-        if wanted.differs_from and len(rows) < 2:
-            raise CatalogError(f"method {name!r} mixes tiles of the unlabelled pool, which has only one; give at least two")
-        found[stream] = rows
-    return found
-
-
-def check_validation(model: Segmenter, tiles: TrainingTiles, split: str | None) -> None:
-    """Refuse validation tiles that the model could not be scored on.
-
-    Raises:
-        CatalogError: other classes than the model's, or several schemes.
-        SensorMismatchError: another sensor than the model's.
-    """
-    from tilth.evaluation.samples import labelled_tiles
-
-    if tiles.validation is None:
-        return
-    try:
-        labelled_tiles(model, tiles.validation)
-    except (CatalogError, SensorMismatchError) as error:
-        raise type(error)(f"split {split!r}, to validate on: {error}") from None
-
-
-def small_tiles(streams: Mapping[str, Catalog], size: int, scale_max: float) -> str | None:
-    """Say so if no tile, however much enlarged, fills a crop; None if one can."""
-    from tilth.catalog.rows import window_array
-
-    largest = max(int(window_array(rows.table)[:, 2:].max()) for rows in streams.values())
-    if largest * scale_max >= size:
-        return None
-    return (
-        f"the largest tile has {largest} pixels a side, {largest * scale_max:g} at most when resized, and weak.size is {size}: part of "
-        f"every crop is padding; set weak.size={largest} or less, or a larger weak.scale_max"
-    )
-
-
-def describe_streams(streams: Mapping[str, Catalog]) -> dict[str, Any]:
-    """What the run was trained on: counts, sources and fingerprints of every stream."""
-    described: dict[int, dict[str, Any]] = {}
-    for rows in streams.values():
-        # Streams that share a catalog share its description: a fingerprint looks at every file.
-        if id(rows) not in described:
-            described[id(rows)] = _describe(rows)
-    return {name: described[id(rows)] for name, rows in streams.items()}
-
-
-def _describe(rows: Catalog) -> dict[str, Any]:
-    return {
-        "tiles": len(rows),
-        "labelled_tiles": len(rows.labelled()),
-        "sensor": rows.sensor().name,
-        "splits": {str(key): value for key, value in rows.counts("split").items()},
-        "sources": {str(key): value for key, value in rows.counts("source").items()},
-        "licences": {str(key): value for key, value in rows.counts("licence").items()},
-        "fingerprint": rows.fingerprint(),
-    }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 
 from tilth.augment.config import WeakConfig
-from tilth.config import Config
-from tilth.methods import method_names
+from tilth.config import Config, merge_under
+from tilth.methods import method_names, usual_options
 from tilth.models.config import NetworkConfig
 from tilth.training.config import LoopConfig
 from tilth.verbs.options import SpeedConfig, WindowConfig
@@ -17,6 +18,8 @@ from tilth.verbs.options import SpeedConfig, WindowConfig
 
 class TrainOptions(Config):
     """What every training takes."""
+
+    verb: ClassVar[str] = ""
 
     labelled: tuple[Path, ...] = pydantic.Field(min_length=1, description="catalog with labels")
     out: Path = pydantic.Field(description="run folder to write")
@@ -26,7 +29,7 @@ class TrainOptions(Config):
         None, gt=0, le=100, description="keep only this share of the labelled tiles, by label_rank"
     )
     validation_split: str | None = pydantic.Field(
-        "val", description="labelled rows (mae: unlabelled ones) to validate on; null for no validation"
+        "val", description="labelled rows (mae and ddpm: unlabelled ones) to validate on; null for no validation"
     )
     initial_weights: Path | None = pydantic.Field(
         None, description="weights to start from: a model or run folder, a published file, or hf-hub:owner/name"
@@ -47,6 +50,18 @@ class TrainOptions(Config):
         default_factory=dict, description="settings of the method itself, such as settings.threshold=0.9 for s4p"
     )
 
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _usual(cls, values: Any, validate: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in what is usual with the method; it does not count as given."""
+        if not isinstance(values, Mapping):
+            return validate(values)
+        name, settings = values.get("method", cls.model_fields["method"].default), values.get("settings") or {}
+        usual = usual_options(str(name), cls.verb, settings if isinstance(settings, Mapping) else {})
+        found = validate(merge_under(values, usual))
+        found.model_fields_set.intersection_update(values)
+        return found
+
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
         if self.labelled_tiles is not None and self.labelled_percent is not None:
@@ -63,8 +78,10 @@ class TrainOptions(Config):
 class PretrainOptions(TrainOptions):
     """Options of ``tilth pretrain``."""
 
+    verb: ClassVar[str] = "pretrain"
+
     method: str = pydantic.Field(json_schema_extra={"positional": True}, description=f"how to learn: {', '.join(method_names())}")
-    labelled: tuple[Path, ...] = pydantic.Field((), description="catalog with labels; not for mae, which learns without")
+    labelled: tuple[Path, ...] = pydantic.Field((), description="catalog with labels; not for mae and ddpm, which learn without")
     unlabelled: tuple[Path, ...] = pydantic.Field((), description="catalogs of the unlabelled pool; may name the labelled catalog too")
     unlabelled_split: tuple[str | None, ...] = pydantic.Field(
         ("train",), description="rows of the pool to use; a catalog without any split is used whole"
@@ -72,10 +89,19 @@ class PretrainOptions(TrainOptions):
     unlabelled_tiles: int | None = pydantic.Field(
         None, ge=1, description="keep only this many tiles of the pool, drawn at random, always the same ones; more tiles hold fewer"
     )
+    target: tuple[Path, ...] = pydantic.Field(
+        (),
+        # Not written where there is none, so that runs begun without it can be resumed.
+        exclude_if=lambda value: not value,
+        description="catalogs of imagery as the one to be mapped, of the same sensor; at the end ddpm learns from these alone, for "
+        "settings.target_share of the steps",
+    )
 
 
 class FinetuneOptions(TrainOptions):
     """Options of ``tilth finetune``."""
+
+    verb: ClassVar[str] = "finetune"
 
     task: Literal["segment"] = pydantic.Field(json_schema_extra={"positional": True}, description="what to train for")
     method: str = pydantic.Field("supervised", description="how to learn")

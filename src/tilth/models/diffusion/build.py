@@ -81,7 +81,7 @@ def sr3_unet(
         zero_residual=zero_residual,
     )
     if orthogonal:
-        _orthogonal(network)
+        make_orthogonal(network)
     return network
 
 
@@ -164,7 +164,8 @@ def _check(multipliers: Sequence[int], attention_strides: Sequence[int]) -> None
             raise ConfigError(f"attention_strides: {len(multipliers)} levels have strides {', '.join(map(str, known))}, not {stride}")
 
 
-def _orthogonal(network: nn.Module) -> None:
+def make_orthogonal(network: nn.Module) -> None:
+    """Draw orthogonal weights for all convolutions and linear layers, and set their biases to zero; minutes for a wide network."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.orthogonal_(layer.weight)

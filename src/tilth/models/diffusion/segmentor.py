@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,15 @@ TARGET = 4
 """Stride at which levels are joined."""
 
 
+def pixel_linear(in_width: int, width: int) -> nn.Conv2d:
+    """Make a linear layer for each pixel; weights start as He's normal, biases as zeros (ddpm.md section 8)."""
+    linear = nn.Conv2d(in_width, width, 1)
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
 class PixelBlock(nn.Module):
     """Three linear layers for each pixel, the first two with a way around added before the norm (ddpm.md section 8, equation 11).
 
@@ -24,20 +34,16 @@ class PixelBlock(nn.Module):
 
     Args:
         in_width: channels in, and between the layers.
-        width: channels out.
+        width: channels out; None: the last layer is somewhere else, and ``z2`` goes out.
     """
 
-    def __init__(self, in_width: int, width: int) -> None:
+    def __init__(self, in_width: int, width: int | None) -> None:
         super().__init__()
-        self.linear1 = nn.Conv2d(in_width, in_width, 1)
+        self.linear1 = pixel_linear(in_width, in_width)
         self.norm1 = nn.BatchNorm2d(in_width)
-        self.linear2 = nn.Conv2d(in_width, in_width, 1)
+        self.linear2 = pixel_linear(in_width, in_width)
         self.norm2 = nn.BatchNorm2d(in_width)
-        self.linear3 = nn.Conv2d(in_width, width, 1)
-        for linear in (self.linear1, self.linear2, self.linear3):
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        self.linear3 = nn.Identity() if width is None else pixel_linear(in_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (B, in_width, H, W) into (B, width, H, W)."""
@@ -50,15 +56,14 @@ class PixelBlock(nn.Module):
         return self.linear3(x)  # type: ignore[no-any-return]  # modules return Any
 
 
-class PixelSegmentor(nn.Module):
-    """Pixel-wise head: a block for each level, all levels at H/4, joined, one more block; ddpm.md section 8.
+class PixelDecoder(nn.Module):
+    """Pixel-wise layers: a block for each level, all levels at H/4, joined, one more block; ddpm.md section 8.
 
-    Each level brings its noise levels beside each other in the channels and leaves with the channels of one. With widths 512, 512, 256,
-    128, three noise levels and 12 classes it has 16,747,404 parameters.
+    Each level brings its noise levels beside each other in the channels and leaves with the channels of one.
 
     Args:
         widths: channels of each level's map for one noise level, as :meth:`tilth.models.diffusion.taps.LevelTaps.widths` gives them.
-        num_classes: classes K.
+        out: channels of the last block; None: it ends before its last layer, with as many as all levels have together.
         noise_levels: how many lie beside each other in the channels.
         strides: of the levels, in the same order as ``widths``; maps are joined in this order.
         products: ``native`` multiplies coarse levels by the final block's first layer before they are enlarged, ``plain`` after. The layer
@@ -70,7 +75,7 @@ class PixelSegmentor(nn.Module):
     def __init__(
         self,
         widths: Sequence[int],
-        num_classes: int,
+        out: int | None = None,
         *,
         noise_levels: int = 3,
         strides: Sequence[int] = STRIDES,
@@ -85,17 +90,16 @@ class PixelSegmentor(nn.Module):
         self.products = products
         self.pool_before = pool_before
         self.levels = nn.ModuleList([PixelBlock(noise_levels * width, width) for width in widths])
-        self.fuse = PixelBlock(sum(widths), num_classes)
+        self.fuse = PixelBlock(sum(widths), out)
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """Compute logits.
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Compute one map at H/4.
 
         Args:
             features: a map (B, noise_levels * c, H / s, W / s) for each level, in the order of ``strides``; H and W of the padded image.
-            size: height and width of the image before padding; without it, logits stay at H/4.
 
         Returns:
-            float (B, K, H/4, W/4), or (B, K, height, width), enlarged bilinearly and cut.
+            float (B, out or sum of widths, H/4, W/4).
         """
         height, width = _padded(features, self.strides)
         target = (height // TARGET, width // TARGET)
@@ -103,7 +107,7 @@ class PixelSegmentor(nn.Module):
         for block, stride, feature in zip(self.levels, self.strides, features, strict=True):
             pooled = self.pool_before and stride < TARGET
             refined.append(block(_resized(feature, target) if pooled else feature))
-        return _to_image(self._fused(refined, target), (height, width), size)
+        return self._fused(refined, target)
 
     def _fused(self, refined: list[Tensor], target: tuple[int, int]) -> Tensor:
         joined = torch.cat([_resized(feature, target) for feature in refined], dim=1)
@@ -122,6 +126,50 @@ class PixelSegmentor(nn.Module):
         for feature, weight in coarse:
             total, bias = total + _resized(F.conv2d(feature, weight, bias), target), None
         return self.fuse.behind_first(total)
+
+
+class PixelSegmentor(PixelDecoder):
+    """Pixel-wise head with its class layer; with widths 512, 512, 256, 128, three noise levels and 12 classes 16,747,404 parameters.
+
+    Args:
+        widths: as for :class:`PixelDecoder`, and so all others.
+        num_classes: classes K.
+        options: of :class:`PixelDecoder`.
+    """
+
+    def __init__(self, widths: Sequence[int], num_classes: int, **options: Any) -> None:
+        super().__init__(widths, num_classes, **options)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """Compute logits.
+
+        Args:
+            features: as for :meth:`PixelDecoder.forward`.
+            size: height and width of the image before padding; without it, logits stay at H/4.
+
+        Returns:
+            float (B, K, H/4, W/4), or (B, K, height, width), enlarged bilinearly and cut.
+        """
+        return _to_image(super().forward(features), _padded(features, self.strides), size)
+
+
+class ClassLayer(nn.Module):
+    """The class layer alone, for each pixel; what it says is enlarged to the image.
+
+    Args:
+        width: channels in.
+        num_classes: classes K.
+        enlarge: sides of the image over sides of the map.
+    """
+
+    def __init__(self, width: int, num_classes: int, enlarge: int) -> None:
+        super().__init__()
+        self.linear = pixel_linear(width, num_classes)
+        self.enlarge = enlarge
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (B, width, h, w) into logits (B, K, enlarge * h, enlarge * w)."""
+        return _resized(self.linear(x), (x.shape[-2] * self.enlarge, x.shape[-1] * self.enlarge))
 
 
 class UperSegmentor(nn.Module):

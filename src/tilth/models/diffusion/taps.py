@@ -113,7 +113,7 @@ def stack_levels(images: Sequence[Tensor], levels: Tensor | Sequence[float]) -> 
 
     Args:
         images: T tensors (B, C, H, W), the same images at T noise levels.
-        levels: T noise levels or times.
+        levels: T noise levels or times; (T, B) where images of one batch differ.
 
     Returns:
         Images (T * B, C, H, W) and levels (T * B,).
@@ -121,7 +121,8 @@ def stack_levels(images: Sequence[Tensor], levels: Tensor | Sequence[float]) -> 
     if len(images) != len(levels):
         raise ConfigError(f"{len(images)} batches of images, {len(levels)} noise levels; give as many of one as of the other")
     values = torch.as_tensor(levels, device=images[0].device)
-    return torch.cat(list(images)), values.repeat_interleave(images[0].shape[0])
+    each = values[:, None].expand(-1, images[0].shape[0]) if values.ndim == 1 else values
+    return torch.cat(list(images)), each.flatten()
 
 
 def join_levels(feature: Tensor, count: int) -> Tensor:

@@ -109,7 +109,7 @@ class DiffusionUnet(nn.Module):
         divisor: sides inside are multiples of this many pixels.
         usual_block: which map of a decoder level others use, see :class:`tilth.models.diffusion.taps.LevelTaps`.
         schedule: the noise schedule that weights of ``sr3`` are exported with; None leaves it out.
-        checkpointing: stages are computed again in the backward pass instead of kept, in training only.
+        checkpointing: stages are computed again in the backward pass instead of kept, where there will be one.
     """
 
     def __init__(
@@ -190,6 +190,12 @@ class DiffusionUnet(nn.Module):
         found, _ = self._run(image, level, frozenset(taps))
         return {name: found[name] for name in taps}
 
+    def parts_behind(self, taps: Sequence[str]) -> list[nn.Module]:
+        """List what :meth:`features` does not run for these taps, in the order of execution."""
+        order = list(self.taps())
+        parts = [*self.encoder, self.middle, *self.decoder, self.output]
+        return parts[max(order.index(name) for name in taps) + 1 :]
+
     def _run(self, image: Tensor, level: Tensor | float, wanted: frozenset[str] | None) -> tuple[dict[str, Tensor], Tensor]:
         """Run until all wanted maps are there, or to the end of the decoder for None; also return what was computed last."""
         embedding = self.embedding(one_each(level, image))
@@ -211,7 +217,8 @@ class DiffusionUnet(nn.Module):
         return found, x
 
     def _call(self, part: nn.Module, *arguments: Tensor) -> Tensor:
-        if self.checkpointing and self.training and torch.is_grad_enabled():
+        # Not the mode: weights may learn while dropout is off.
+        if self.checkpointing and torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
             result: Any = checkpoint(part, *arguments, use_reentrant=False)
         else:
             result = part(*arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +11,14 @@ import torch
 from torch import nn
 
 from tilth.errors import ConfigError
+from tilth.models.diffusion.process import small_log_variance
+from tilth.models.diffusion.schedule import SR3_LINEAR, NoiseSchedule, build_schedule
 from tilth.models.weights.layout import Converted, Layout, Tensors
 
 if TYPE_CHECKING:
     from tilth.models.diffusion.unet import DiffusionUnet, Stage
 
 PREFIX = "denoise_fn."
-SR3_LINEAR = (2000, 1e-6, 1e-2)
-"""Steps, first and last beta of the schedule ``sr3_linear``."""
 _SR3_BLOCK = {
     "embedding": "noise_func.noise_func.0",
     "norm1": "block1.block.0",
@@ -148,9 +149,6 @@ def _fit_output(converted: Converted, network: nn.Module, ours_of: Mapping[str, 
             converted.dropped[theirs] = f"predicts {given} channels, this network {wanted}; its output stays fresh"
 
 
-# --- SR3 and DDPM-CD
-
-
 def _is_sr3(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     names = {name.removeprefix(PREFIX) for name in shapes}
     return {"noise_level_mlp.1.weight", "final_conv.block.3.weight"} <= names
@@ -184,8 +182,7 @@ def _export_sr3(network: nn.Module) -> Tensors:
     named = {PREFIX + theirs: tensors[ours] for ours, theirs in _their_names(network, _sr3_pairs).items()}
     if getattr(network, "schedule", None) != "sr3_linear":
         return named
-    steps, first, last = SR3_LINEAR
-    return {**sr3_buffers(np.linspace(first, last, steps)), **named}
+    return {**sr3_buffers(build_schedule("sr3_linear").betas), **named}
 
 
 SCHEDULE_NAMES = (
@@ -213,23 +210,21 @@ def sr3_buffers(betas: np.ndarray[Any, np.dtype[np.float64]]) -> Tensors:
     Returns:
         float32 (T,) by name.
     """
-    alphas = 1.0 - betas
-    products = np.cumprod(alphas)
-    before = np.append(1.0, products[:-1])
-    variance = betas * (1.0 - before) / (1.0 - products)
+    schedule = NoiseSchedule("stored", betas)
+    products, posterior = schedule.alphas_cumprod, schedule.posterior
     tables = (
         betas,
         products,
-        before,
+        schedule.before,
         np.sqrt(products),
         np.sqrt(1.0 - products),
         np.log(1.0 - products),
         np.sqrt(1.0 / products),
         np.sqrt(1.0 / products - 1.0),
-        variance,
-        np.log(np.maximum(variance, 1e-20)),
-        betas * np.sqrt(before) / (1.0 - products),
-        (1.0 - before) * np.sqrt(alphas) / (1.0 - products),
+        posterior.variance,
+        small_log_variance(schedule, "tiny"),
+        posterior.clean,
+        posterior.noisy,
     )
     return {name: torch.from_numpy(table.astype(np.float32)) for name, table in zip(SCHEDULE_NAMES, tables, strict=True)}
 
@@ -249,15 +244,11 @@ def _judge_schedule(stored: Tensors, exported: str | None) -> str:
     ):
         return "implausible noise schedule: alphas_cumprod is not the running product of 1 - betas; not used"
     span = f"{len(values)} steps, betas {values[0]:.3g} to {values[-1]:.3g}"
-    steps, first, last = SR3_LINEAR
-    known = len(values) == steps and np.allclose(values, np.linspace(first, last, steps), rtol=1e-3, atol=1e-9)
+    known = len(values) == SR3_LINEAR[0] and np.allclose(values, build_schedule("sr3_linear").betas, rtol=1e-3, atol=1e-9)
     if known:
         return f"noise schedule sr3_linear ({span}); computed where it is needed"
     note = "; export writes sr3_linear, so set schedule to nothing" if exported == "sr3_linear" else ""
     return f"noise schedule other than sr3_linear ({span}); choose noise levels by it{note}"
-
-
-# --- guided-diffusion
 
 
 def _is_guided(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -278,11 +269,28 @@ def _export_guided(network: nn.Module) -> Tensors:
     return {theirs: tensors[ours].squeeze(-1) if ours.endswith(flat) else tensors[ours] for ours, theirs in names.items()}
 
 
+def _predictor(network: nn.Module) -> tuple[nn.Module, str]:
+    """Find the noise predictor that a network is, or that its encoder holds, and how names begin there."""
+    unet = getattr(getattr(network, "encoder", None), "unet", None)
+    return (unet, "encoder.unet.") if isinstance(unet, nn.Module) else (network, "")
+
+
 def _fits(layout: str) -> Callable[[nn.Module], bool]:
-    return lambda network: getattr(network, "layout", None) == layout
+    return lambda network: getattr(_predictor(network)[0], "layout", None) == layout
+
+
+def _wherever(convert: Callable[[Tensors, nn.Module, str | None], Converted]) -> Callable[[Tensors, nn.Module, str | None], Converted]:
+    """Convert for the noise predictor, by the names that it has in the network that it is a part of."""
+
+    def converted(stored: Tensors, network: nn.Module, take: str | None) -> Converted:
+        unet, beginning = _predictor(network)
+        found = convert(stored, unet, take)
+        return replace(found, tensors={beginning + name: tensor for name, tensor in found.tensors.items()})
+
+    return converted
 
 
 LAYOUTS = (
-    Layout("sr3", "SR3 or DDPM-CD noise predictor", _is_sr3, _fits("sr3"), _convert_sr3, _export_sr3),
-    Layout("guided", "guided-diffusion noise predictor", _is_guided, _fits("guided"), _convert_guided, _export_guided),
+    Layout("sr3", "SR3 or DDPM-CD noise predictor", _is_sr3, _fits("sr3"), _wherever(_convert_sr3), _export_sr3),
+    Layout("guided", "guided-diffusion noise predictor", _is_guided, _fits("guided"), _wherever(_convert_guided), _export_guided),
 )
