@@ -13,6 +13,8 @@ class Batch(TypedDict):
 
     Attributes:
         image: float32 (B, C, H, W), normalised, bands in Sensor order; pixels that are not ``valid`` hold the sensor's fill value.
+        features: instead of ``image``, maps of a frozen encoder that were kept: float32 (B, c, h, w), finest first. Only there in trainings
+            that keep them.
         mask: int64 (B, H, W), class ids, 255 = ignore. All 255 where a tile has no label.
         valid: bool (B, H, W), False where padded or nodata.
         tile_id: B identifiers, as in the catalog.
@@ -25,7 +27,8 @@ class Batch(TypedDict):
         draw: B seeds, one a sample, a pure function of (seed, stream, step, slot, tile); every augmentation of the sample derives from it.
     """
 
-    image: Tensor
+    image: NotRequired[Tensor]
+    features: NotRequired[list[Tensor]]
     mask: Tensor
     valid: Tensor
     confidence: NotRequired[Tensor]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,10 +54,12 @@ class Pixels:
     Attributes:
         data: (C, h, w) in the stored type.
         valid: bool (h, w); False where any band is nodata, masked out or not finite.
+        origin: row and column of the first pixel in the raster that they come from, where that matters and is known.
     """
 
     data: NDArray[Any]
     valid: NDArray[np.bool_]
+    origin: tuple[int, int] = field(default=(0, 0), kw_only=True)
 
 
 def window_inside(uri: str, window: Window | None, width: int, height: int) -> Window:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tilth.errors import OutputExistsError, TilthError
+from tilth.models.classifier import PixelClassifier
 from tilth.models.identity import model_hash
-from tilth.models.inference import PixelClassifier
 from tilth.prediction.beside import STAMP_TAG, stamp_of
 from tilth.prediction.grid import Grid
 from tilth.prediction.interest import Interest

@@ -19,7 +19,8 @@ import torch
 from tilth.errors import DataError, OutputExistsError, RunError, TilthWarning, UsageError
 from tilth.imagery.gdal import bounded_cache
 from tilth.imagery.read import Window, read_label
-from tilth.models.inference import PixelClassifier, check_windows, evaluating
+from tilth.models.classifier import PixelClassifier
+from tilth.models.inference import check_windows, evaluating
 from tilth.models.windows import fit_window
 from tilth.prediction.beside import refuse_inputs, remove_outdated
 from tilth.prediction.checks import resolution_note

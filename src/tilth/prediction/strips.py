@@ -17,7 +17,8 @@ from torch import Tensor
 from tilth.classes import IGNORE_INDEX
 from tilth.errors import RunError
 from tilth.imagery.raster import Pixels, Window
-from tilth.models.inference import PixelClassifier, add_windows
+from tilth.models.classifier import PixelClassifier
+from tilth.models.inference import add_windows
 from tilth.models.windows import weight_sum
 from tilth.prediction.grid import Grid, Panel, Place
 
@@ -122,10 +123,11 @@ def _predict_panel(
     for index, (place, pixels) in enumerate(zip(windows, _read_ahead(reader, read, windows), strict=True)):
         asked = pixels.valid[:, inner] if wanted is None else pixels.valid[:, inner] & wanted(place)[:, inner]
         rest = asked[max(top - place.row, 0) : bottom - place.row]
+        columns = [column for column in panel.columns if rest[:, _overlap(column, grid.window, panel)].any()]
         add_windows(
             segmenter,
             pixels,
-            [(0, column - first) for column in panel.columns if rest[:, _overlap(column, grid.window, panel)].any()],
+            [(0, column - first) for column in columns],
             total,
             window=grid.window,
             batch_size=manner.batch_size,
@@ -134,6 +136,7 @@ def _predict_panel(
             shift=panel.left - first,
             full=True,
             helper=helper,
+            origins=[(place.row, column) for column in columns],
         )
         strip = finishes.get(place.row)
         if strip is not None:

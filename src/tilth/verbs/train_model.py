@@ -11,6 +11,7 @@ from tilth.errors import SensorMismatchError, UnreadableFileError, UsageError
 from tilth.models.weights.layouts.cromss import PARTS, belongs_to
 from tilth.sensor_ranges import same_input
 from tilth.sensors import Band
+from tilth.verbs.train_network import DIFFUSION, unheard, with_predictor, with_wishes
 from tilth.verbs.train_options import TrainOptions
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tilth.models.config import NetworkConfig
     from tilth.models.segmenter import Segmenter
     from tilth.sensors import Sensor
 
@@ -72,6 +72,8 @@ def starting_model(options: TrainOptions, sensor: Sensor, scheme: ClassScheme) -
         return (_from_folder if kind == "tilth-segmenter" else _from_encoder)(options, place, sensor, scheme)
     from tilth.models.weights.importing import load_all_but_classes, report_tree
 
+    if kind == "tilth-network" and options.network.name == DIFFUSION:
+        options = with_predictor(options, place)
     model = build_segmenter(options.network, sensor, scheme, options.loop.seed)
     report = load_all_but_classes(model, str(options.initial_weights), options.take)
     return Start(model, [line for line in report.lines() if not line.startswith("sha256: ")], report_tree(report))
@@ -96,11 +98,11 @@ def _from_encoder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cl
     from tilth.models.segmenter import build_segmenter
 
     found = load_encoder(place)
-    network = found.config.network
+    network = with_wishes(found.config.network, options.network)
     _check_sensor(place, found.config.sensor, sensor)
     model = build_segmenter(network.model_copy(update={"pretrained": False}), sensor, scheme, options.loop.seed)
     found.fill(model)
-    told = _unheard(options, place, network, sensor)
+    told = unheard(options, place, network, sensor)
     if scheme is not NO_CLASSES:
         left = f" without {', '.join(name.rstrip('.') for name in found.config.left_out[:_SHOWN])}" if found.config.left_out else ""
         told.append(f"{place}: the encoder of {network.title}{left}; decoder and class layer start fresh")
@@ -115,17 +117,18 @@ def _origin(place: Path, taken: str) -> dict[str, Any]:
     return folder_tree(folder, taken)
 
 
-def _check_sensor(place: Path, theirs: Sensor, ours: Sensor) -> None:
-    """Refuse a model of other pixels; what a sensor is called changes nothing.
+def _check_sensor(place: Path, theirs: Sensor, ours: Sensor, branch: str | None = None) -> None:
+    """Refuse a model of other pixels; what a sensor is called changes nothing. A branch that would fit is named.
 
     Raises:
         SensorMismatchError: naming the first difference.
     """
     difference = _difference(theirs, ours)
     if difference is not None:
+        instead = "" if branch is None else f"; take={branch}:encoder takes the encoder of its branch {branch}, take={branch} all of it"
         raise SensorMismatchError(
             f"{place}: a model for sensor {theirs.name!r}, the catalog has {ours.name!r}; bands and scaling must be the same, "
-            f"and {difference}"
+            f"and {difference}{instead}"
         )
 
 
@@ -144,15 +147,6 @@ def _difference(theirs: Sensor, ours: Sensor) -> str | None:
     return None
 
 
-def _unheard(options: TrainOptions, place: Path, network: NetworkConfig, sensor: Sensor) -> list[str]:
-    """Say that settings of the network are of no use where a folder brings it."""
-    from tilth.models.networks import for_sensor
-
-    if "network" in options.model_fields_set and for_sensor(options.network, sensor) != network:
-        return [f"{place}: brings its network, {network.title}; network.* settings are not looked at"]
-    return []
-
-
 def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: ClassScheme) -> Start:
     """Take a model; if it is for other classes, all of it but its class layer."""
     from tilth.models.segmenter import Segmenter, build_segmenter
@@ -162,11 +156,11 @@ def _from_folder(options: TrainOptions, place: Path, sensor: Sensor, scheme: Cla
     if branch:
         model = _one_branch(place, model, branch, sensor)
     model.train()
-    _check_sensor(place, model.sensor, sensor)
+    _check_sensor(place, model.sensor, sensor, _branch_for(model, sensor))
     if part:
         return _part_of(options, place, model, part, sensor, scheme)
     network = model.config.network
-    told = _unheard(options, place, network, sensor)
+    told = unheard(options, place, network, sensor)
     if model.scheme.names == scheme.names:
         # What the catalog calls its bands and scheme, and its colours, go into the new model.
         model.config = model.config.model_copy(update={"sensor": sensor, "scheme": scheme})
@@ -212,6 +206,13 @@ def _one_branch(place: Path, model: Segmenter, branch: str, sensor: Sensor) -> S
     # Bands of a sum are stored in a type that holds all; what a tile holds is the catalog's to say.
     part.config = part.config.model_copy(update={"sensor": part.sensor.model_copy(update={"dtype": sensor.dtype})})
     return part
+
+
+def _branch_for(model: Segmenter, sensor: Sensor) -> str | None:
+    """Find the branch that sees what a sensor has."""
+    fusion, bands = model.config.network.fusion, model.sensor.band_names
+    branches = {} if fusion is None else fusion.positions
+    return next((name for name, places in branches.items() if tuple(bands[place] for place in places) == sensor.band_names), None)
 
 
 def _part_of(options: TrainOptions, place: Path, model: Segmenter, part: str, sensor: Sensor, scheme: ClassScheme) -> Start:
