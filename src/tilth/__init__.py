@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tilth.verbs.datasets import datasets_info, datasets_list, datasets_prepare
     from tilth.verbs.evaluate import compare, evaluate
     from tilth.verbs.export import export
+    from tilth.verbs.features import features
     from tilth.verbs.inspect import inspect
     from tilth.verbs.label import label
     from tilth.verbs.landscapes import landscapes
@@ -73,6 +74,7 @@ _HOMES = {
     "export": "tilth.verbs.export",
     "evaluate": "tilth.verbs.evaluate",
     "compare": "tilth.verbs.evaluate",
+    "features": "tilth.verbs.features",
     "predict": "tilth.verbs.predict",
     "polygons": "tilth.verbs.polygons",
     "sample": "tilth.verbs.assess",
@@ -115,6 +117,7 @@ __all__ = [
     "export",
     "evaluate",
     "compare",
+    "features",
     "predict",
     "polygons",
     "sample",

@@ -79,7 +79,7 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     """Wrap imports of optional libraries: an absent one becomes one line that names the extra to install.
 
     Args:
-        extra: name in ``optional-dependencies``: ``geo``, ``report``, ``tensorboard``, ``export`` or ``lmdb``.
+        extra: name in ``optional-dependencies``: ``geo``, ``report``, ``tensorboard``, ``export``, ``insight`` or ``lmdb``.
         what: what cannot be done without it, as subject of the message.
 
     Raises:

@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
     "unknown nested key in --config": (
         [*TRAIN, "--config", "{farm}/nested.yaml"],
         2,
-        ("'loop.schedule.warmup'", "did you mean 'warmup_steps'?"),
+        ("'loop.schedule.warmup'", "did you mean 'warmup_from'", "warmup_steps"),
     ),
     "no such --config": ([*TRAIN, "--config", "{farm}/none.yaml"], 1, ("none.yaml: no such file",)),
     "unknown sensor": (

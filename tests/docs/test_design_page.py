@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "tilth"
-NAMES = {"pyyaml": "yaml", "pillow": "PIL", "segmentation-models-pytorch": "segmentation_models_pytorch"}
+NAMES = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn", "segmentation-models-pytorch": "segmentation_models_pytorch"}
 # Needed by another library at a version that must be chosen together with ours; imported as torch.utils.tensorboard or by timm.
 INDIRECT = {"torchvision", "tensorboard"}
 

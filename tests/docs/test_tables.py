@@ -18,8 +18,11 @@ from tilth.curation.filters import REASONS
 from tilth.datasets.describe import list_cards
 from tilth.datasets.shelf import card_names, load_card
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
+from tilth.insight.config import LookConfig
 from tilth.methods import method_names
 from tilth.methods.cromss.settings import CromssConfig
+from tilth.methods.ddpm.denoise import DenoiseConfig
+from tilth.methods.ddpm.segment import SegmentConfig
 from tilth.methods.mae import MaeConfig
 from tilth.methods.s4p.corrmatch import CorrMatchConfig
 from tilth.methods.s4p.fixmatch import FixMatchConfig
@@ -100,12 +103,15 @@ TABLES = {
     "settings corrmatch": settings(CorrMatchConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings wscl": settings(WsclConfig, shown_start="settings.", beyond=FixMatchConfig),
     "settings supervised": settings(SupervisedConfig, shown_start="settings."),
+    "settings denoise": settings(DenoiseConfig, shown_start="settings."),
+    "settings segment": settings(SegmentConfig, shown_start="settings.", beyond=SupervisedConfig),
     "settings mae": settings(MaeConfig, shown_start="settings."),
     "settings sep": settings(SepConfig, shown_start="settings."),
     "settings cromss": settings(CromssConfig, shown_start="settings."),
     "settings scoring": settings(CurateOptions, "scoring."),
     "settings filters": settings(CurateOptions, "filters."),
     "settings diversity": settings(CurateOptions, "diversity."),
+    "settings look": settings(LookConfig),
     "settings noise": settings(LandscapesOptions, "noise."),
     "settings composition": settings(LandscapesOptions, "composition."),
 }

@@ -26,7 +26,7 @@ _SAID = {
     "colours": "The three strongest principal components of a map as red, green and blue, on one scale for all tiles that are drawn: alike "
     "colours are alike features, in one map.",
     "tsne": "Pixels of all classes, laid out so that those with alike features lie close; distances between groups mean nothing.",
-    "probes": "Mean IoU of simple classifiers of single pixels, by level.",
+    "probes": "Mean IoU of simple classifiers of single pixels; the dashed line is what the bands alone give.",
 }
 
 

@@ -105,6 +105,8 @@ def evaluation_section(evaluations: Sequence[NamedEvaluation], galleries: int, t
     late = {"bIoU", "mPrecision"}
     there = {name for item in evaluations for name, value in item.result.scores.named().items() if value is not None}
     names = [name for name in SUMMARY_NAMES if name not in late or name in there]
+    groups = {f"mIoU over {group.title}": ", ".join(group.classes) for item in evaluations if (group := item.result.group) is not None}
+    names += groups
     first = evaluations[0].result
     alike = [item for item in evaluations if item.result.classes == first.classes]
     heat = (
@@ -113,7 +115,7 @@ def evaluation_section(evaluations: Sequence[NamedEvaluation], galleries: int, t
     return {
         "evaluations": [_evaluation(named, names, tiles if place < galleries else 0) for place, named in enumerate(evaluations)],
         "score_names": names,
-        "score_titles": SCORE_TITLES,
+        "score_titles": SCORE_TITLES | {name: f"mean intersection over union of {classes}" for name, classes in groups.items()},
         "heat": heat,
         "together": side_by_side(evaluations[:galleries], tiles),
     }
@@ -128,10 +130,12 @@ def _evaluation(named: NamedEvaluation, names: Sequence[str], tiles: int) -> dic
     judged = [item for item in result.images if item.mean_iou is not None]
     worst = sorted(judged, key=lambda item: (item.mean_iou or 0.0, item.image))
     values = result.scores.named()
+    if result.group is not None:
+        values |= {f"mIoU over {result.group.title}": result.group.means.get("mIoU")}
     return {
         "name": named.name,
         "result": result,
-        "scores": [(name, values[name], result.intervals.get(name)) for name in names],
+        "scores": [(name, values.get(name), result.intervals.get(name)) for name in names],
         "interval_words": interval_words(result),
         "measured_words": measured_words(result),
         "confusion": confusion,

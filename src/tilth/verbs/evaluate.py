@@ -126,8 +126,7 @@ def _summary(found: Evaluation) -> tuple[str, ...]:
 def _group_text(group: ClassGroup) -> str:
     """Describe means over some of the classes: ``over paper12: mIoU 42.7 %, ...``."""
     absent = f", without {', '.join(group.absent)}, which are absent" if group.absent else ""
-    title = f"over {group.name if group.name is not None else f'{len(group.classes)} classes'}"
-    return f"{title}: " + (", ".join(f"{name} {100 * value:.1f} %" for name, value in group.means.items()) or "nothing to average") + absent
+    return f"over {group.title}: " + (", ".join(f"{name} {100 * value:.1f} %" for name, value in group.means.items()) or "nothing to average") + absent
 
 
 def _class_text(item: ClassScore) -> str:

@@ -110,8 +110,12 @@ class SpeedConfig(Config):
         return self
 
 
-def pick_device(name: str) -> str:
+def pick_device(name: str, option: str = "inference.device") -> str:
     """Resolve ``auto`` to the GPU where there is one.
+
+    Args:
+        name: what was asked for.
+        option: by which option.
 
     Raises:
         UsageError: no such device here.
@@ -122,5 +126,5 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if gpus else "cpu"
     if name not in {"cpu", *gpus, *(("cuda",) if gpus else ())}:
-        raise UsageError(f"inference.device={name}: there is no such device here; choices: {', '.join(['auto', 'cpu', *gpus])}")
+        raise UsageError(f"{option}={name}: there is no such device here; choices: {', '.join(['auto', 'cpu', *gpus])}")
     return name

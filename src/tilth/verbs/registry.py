@@ -53,6 +53,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Results": {
         "evaluate": "tilth.verbs.evaluate:evaluate",
         "compare": "tilth.verbs.evaluate:compare",
+        "features": "tilth.verbs.features:features",
         "predict": "tilth.verbs.predict:predict",
         "polygons": "tilth.verbs.polygons:polygons",
         "sample": "tilth.verbs.assess:sample",

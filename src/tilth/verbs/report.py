@@ -37,6 +37,7 @@ class ReportOptions(Config):
     comparisons: tuple[Path, ...] = pydantic.Field((), description="comparison folders or files; the first gives the headline")
     maps: tuple[MapOption, ...] = pydantic.Field((), description="maps to show, such as 'maps=[{path: map.tif, scene: scene.tif}]'")
     assessments: tuple[Path, ...] = pydantic.Field((), description="assessments of maps by reference points: areas with intervals")
+    features: tuple[Path, ...] = pydantic.Field((), description="folders of tilth features: pictures of maps, and what probes score")
     catalog: Path | None = pydantic.Field(None, description="catalog to summarise")
     commands: tuple[str, ...] = pydantic.Field((), description="shell lines that reproduce the work")
     note: str | None = pydantic.Field(None, description="line under the title")
@@ -67,6 +68,7 @@ def report(options: ReportOptions, _console: Console) -> Result:
         comparisons=options.comparisons,
         maps=[MapInput(item.path, item.scene, item.name, item.label, item.confidence, item.compare) for item in options.maps],
         assessments=options.assessments,
+        features=options.features,
         catalog=None if options.catalog is None else _summary(options.catalog),
         commands=options.commands,
         note=options.note,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _LISTED = 5
 """Tiles without trust that are named with their reason."""
 
+_CONFUSED = 3
+"""Pairs of classes that are named: those that the labels take for each other most often."""
+
 _SHEET = "tiles.png"
 
 
@@ -36,6 +39,9 @@ class TrustOptions(Config):
     max_bad_share: float = BAD_SHARE_FIELD
     workers: int = THREADS_FIELD
     pictures: int = pydantic.Field(24, ge=0, le=400, description="tiles on the sheet of pictures, from least to most trusted; 0 = none")
+    noise: Literal["ignored", "estimated"] = pydantic.Field(
+        "ignored", description="estimated: first find which classes the labels take for which others, and allow for it"
+    )
     flips: Flips = FLIPS_FIELD
     inference: SideBySideConfig = pydantic.Field(default_factory=SideBySideConfig, description="how tiles are predicted")
 
@@ -75,6 +81,7 @@ def trust(options: TrustOptions, console: Console) -> Result:
             part=Part.parse(options.part),
             **options.model_dump(include={"shard_tiles", "max_bad_share", "workers"}),
         ),
+        estimate_noise=options.noise == "estimated",
         model=options.model.name,
         say=console.status,
         progress=lambda done, total: console.status(f"judging tile {done}/{total}"),
@@ -105,10 +112,16 @@ def trust(options: TrustOptions, console: Console) -> Result:
 def _summary(outcome: Outcome, made: int) -> tuple[str, ...]:
     """Lines for people: how many, how much trust, in which classes, and how well it finds what is wrong."""
     record = outcome.record
-    against = record["against_reference"]
+    against, given_as = record["against_reference"], record["given_as"]
     lines = [f"{record['judged']} of {record['tiles']} tiles judged ({made} now), by {', '.join(record['model']['branches'])}"]
     if record["mean_trust"] is not None:
         lines.append(f"the labels are trusted by {100 * record['mean_trust']:.1f} % on average")
+    if given_as is not None:
+        names = [item["name"] for item in record["classes"]]
+        pairs = [(share, true, given) for true, row in enumerate(given_as) for given, share in enumerate(row) if true != given]
+        worst = [pair for pair in sorted(pairs, reverse=True)[:_CONFUSED] if pair[0] > 0]
+        found = ", ".join(f"{share:.0%} of {names[true]} is labelled {names[given]}" for share, true, given in worst)
+        lines.append(f"what is allowed for, most of all: {found or 'nothing'}")
     if against is not None:
         lines.append(
             f"clean labels of {against['tiles']} tiles: {_percent(against['wrong_share'])} of the labels are wrong; trust finds them with "

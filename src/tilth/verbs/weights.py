@@ -212,9 +212,10 @@ def _config(options: ImportWeightsOptions, theirs: Folder | None, sensor: Sensor
         return NetworkConfig.parse({"name": options.as_, **given}, source="import-weights")
     import timm
 
+    from tilth.models.networks import is_encoder
     from tilth.models.vision_transformers.timm_backbone import is_plain_vit
 
-    if ":" not in options.as_ and not timm.is_model(options.as_):
+    if ":" not in options.as_ and not is_encoder(options.as_):
         near = timm.list_models(f"{options.as_.split('_')[0]}*")[:6] or ["resnet50", "vit_base_patch16_224"]
         raise UsageError(
             f"--as: no network is called {options.as_!r}; {suggest(options.as_, NAMES)}; or an encoder of timm: {', '.join(near)}"

@@ -1,0 +1,1 @@
+"""Looking at features: what the maps inside of an encoder show, in pictures and in numbers."""
