@@ -337,3 +337,29 @@ def test_a_reference_that_is_of_no_use_is_named(place, tmp_path, capsys):
     said = capsys.readouterr()
     assert "'t0' has a reference that is of no use" in said.err
     assert "clean labels of 1 tiles" in said.out
+
+
+def test_noise_of_the_labels_is_estimated_and_allowed_for(place, judged, tmp_path):
+    result = trust(place, tmp_path / "out", noise="estimated")
+    record = json.loads((tmp_path / "out" / "trust.json").read_text())
+    noise = torch.tensor(record["given_as"])
+    assert noise.sum(1).tolist() == pytest.approx([1, 1, 1, 1], abs=1e-3)
+    assert any("what is allowed for" in line for line in result.summary)
+    assert json.loads((judged / "trust.json").read_text())["given_as"] is None
+    found, before = Catalog.open(tmp_path / "out" / "catalog.parquet"), Catalog.open(judged / "catalog.parquet")
+    assert found.column("tile_id") == before.column("tile_id")
+    model = Segmenter.load(place / "model")
+    tile = found.tile(0)
+    pixels, given = read_pixels(tile.image, tile.window), read_label(tile.label)
+    said = [
+        predict_tile(branch_segmenter(model, name), Pixels(pixels.data[bands], pixels.valid), window=64, overlap=0)
+        for name, bands in (("red", [0]), ("others", [1, 2]))
+    ]
+    expected = trust_tile(said, torch.from_numpy(given), noise=noise)
+    stored = read_confidence(*confidence_place(found, 0))
+    # The record holds four digits of each share.
+    assert np.abs(stored.astype(int) - expected.percents).max() <= 1
+    assert not np.array_equal(stored, read_confidence(*confidence_place(before, 0)))
+    again = trust(place, tmp_path / "out", noise="estimated")
+    assert again.values["made"] == 0
+    assert trust(place, tmp_path / "out").values["made"] > 0

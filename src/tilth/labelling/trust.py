@@ -15,21 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilth.catalog.confidence import FULL, UNKNOWN
+from tilth.catalog.reading import read_ahead
 from tilth.catalog.rows import Tile
 from tilth.classes import IGNORE_INDEX, ClassScheme
 from tilth.errors import DataError, MissingFileError
 from tilth.evaluation.samples import read_sample
 from tilth.imagery.raster import Pixels
+from tilth.labelling.label_noise import confident_joint, mean_confidence, noise_matrix, probability_under_noise
 from tilth.labelling.tile_label import NOT_FINITE, Labeller, TileLabel
 from tilth.methods.cromss.confidence import enhance
-from tilth.models.fused import FusedNetwork
-from tilth.models.fusion import JOINT
+from tilth.models.fused import JOINT, FusedNetwork
+from tilth.models.inference import evaluating
 from tilth.models.network import SegmentationNetwork
 from tilth.models.tiles import Running, predict_tiles
 from tilth.sensors import Sensor
 
 if TYPE_CHECKING:
     from tilth.models.segmenter import Segmenter
+
+
+_PIXELS = 2000
+"""Labelled pixels of a tile that tell of the noise of a map, at most; evenly spread, so that they are of many objects."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,41 @@ class Truster(Labeller):
         """Take a model; see :class:`tilth.labelling.tile_label.Labeller`."""
         super().__init__(segmenter, running, flips=flips, readers=readers)
         self._voices = voices(segmenter)
+        self._noise: Tensor | None = None
+
+    def allow_for(self, noise: Tensor) -> None:
+        """Judge labels from now on knowing how often each class is labelled as each other; see :meth:`learn_noise`."""
+        self._noise = noise
+
+    def learn_noise(self, tiles: Sequence[Tile]) -> Tensor | None:
+        """Find how often each class is labelled as each other, from the labels of tiles and what the branches say on average.
+
+        Args:
+            tiles: those to look at; what cannot be read, has no label or no finite prediction is passed over.
+
+        Returns:
+            float64 (K, K) on the CPU, T[j, i] of :mod:`tilth.labelling.label_noise`; None where nothing is left to look at.
+        """
+        heard: list[tuple[Tensor, Tensor]] = []
+        with evaluating(self._segmenter, torch.device(self._running.device)):
+            for item in read_ahead(tiles, self._read, self._readers):
+                if isinstance(item, str) or not self._asked(item):
+                    continue
+                each = [predict_tiles(voice, [item], self._running, self._flips) for voice in self._voices.values()]
+                mean = torch.stack([one for said in each for one in said]).mean(0)
+                given = torch.from_numpy(_given(item)).flatten().long()
+                labelled = (given != IGNORE_INDEX).nonzero().squeeze(1)
+                chosen = labelled[torch.linspace(0, len(labelled) - 1, min(len(labelled), _PIXELS)).round().long()]
+                found = mean.flatten(1).cpu()[:, chosen]
+                if bool(found.isfinite().all()):
+                    heard.append((found, given[chosen]))
+        if not heard:
+            return None
+        probabilities, labels = torch.cat([said for said, _ in heard], 1), torch.cat([given for _, given in heard])
+        sums, counts = mean_confidence(probabilities, labels)
+        # Nothing is taken for a class that no label names: there is nothing to compare with.
+        confidence = torch.where(counts > 0, sums / counts.clamp(min=1), 2)
+        return noise_matrix(confident_joint(probabilities, labels, confidence), counts)
 
     def _read(self, tile: Tile) -> Pixels | str:
         try:
@@ -120,7 +161,7 @@ class Truster(Labeller):
         strange = sample.mask[(sample.mask >= self.classes) & (sample.mask != IGNORE_INDEX)]
         if strange.size:
             return f"{tile.label}: holds {int(strange[0])}, which is none of the {self.classes} class ids of its scheme, nor 255"
-        return LabelledPixels(sample.pixels.data, sample.pixels.valid, sample.mask)
+        return LabelledPixels(sample.pixels.data, sample.pixels.valid, sample.mask, origin=sample.pixels.origin)
 
     def _asked(self, pixels: Pixels) -> bool:
         return bool((_given(pixels) != IGNORE_INDEX).any())
@@ -129,27 +170,30 @@ class Truster(Labeller):
         heard = [predict_tiles(voice, batch, self._running, self._flips) for voice in self._voices.values()]
         for pixels, *said in zip(batch, *heard, strict=True):
             given = torch.from_numpy(_given(pixels)).to(said[0].device)
-            yield trust_tile(said, given, joint=JOINT in self._voices)
+            yield trust_tile(said, given, joint=JOINT in self._voices, noise=self._noise)
 
     def _nothing(self, pixels: Pixels) -> TileLabel:
         none = np.zeros(self.classes, np.int64)
         return TileLabel(_given(pixels), np.full(pixels.valid.shape, UNKNOWN, np.uint8), none, None, None, none)
 
 
-def trust_tile(said: Sequence[Tensor], given: Tensor, *, joint: bool = False) -> TileLabel | str:
+def trust_tile(said: Sequence[Tensor], given: Tensor, *, joint: bool = False, noise: Tensor | None = None) -> TileLabel | str:
     """Turn the probabilities of all branches into trust in the label of a tile.
 
     Args:
         said: float32 (K, h, w) of each branch, sum 1 over K.
         given: uint8 (h, w), class ids, 255 where there is none; at least one pixel has one.
         joint: see :func:`entangled`.
+        noise: float (K, K), how often each class is labelled as each other: what a branch says of a label is then how probable it is that
+            the pixel is of that class (:func:`tilth.labelling.label_noise.probability_under_noise`), and not that it is labelled so.
 
     Returns:
         The label with its trust; a text where the probabilities are not finite.
     """
     labelled = given != IGNORE_INDEX
     places = torch.where(labelled, given, 0).long().unsqueeze(0)
-    trust = entangled(torch.stack([one.gather(0, places).squeeze(0) for one in said]).clamp(max=1), joint)
+    known = [one.gather(0, places).squeeze(0) if noise is None else probability_under_noise(one, places.squeeze(0), noise) for one in said]
+    trust = entangled(torch.stack(known).clamp(max=1), joint)
     # Enhancing takes what is not finite for 0; here it must not pass for a wrong label.
     if not all(bool(one.isfinite().all()) for one in said):
         return NOT_FINITE

@@ -38,12 +38,17 @@ MEAN_COLUMN = "mean_trust"
 """Column of the catalog: mean trust over the labelled pixels of a tile, 0 to 1; null without any."""
 
 
+NOISE_TILES = 200
+"""Labelled tiles that tell of the noise of a map, at most; evenly spread over the catalog."""
+
+
 def trust_labels(
     catalog: Catalog,
     segmenter: Segmenter,
     out: Path,
     request: Request,
     *,
+    estimate_noise: bool = False,
     model: str = "",
     say: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
@@ -58,6 +63,7 @@ def trust_labels(
         segmenter: the model; of one with branches all have their say.
         out: folder for ``catalog.parquet``, ``trust.json``, ``confidence/`` and ``shards/``.
         request: what is wanted; ``ignore_below`` and ``confidence`` mean nothing here.
+        estimate_noise: first find which classes the labels take for which others, and allow for it (:mod:`tilth.labelling.label_noise`).
         model: what to call the model in the record.
         say: told what is being done.
         progress: told how many tiles are done.
@@ -77,23 +83,43 @@ def trust_labels(
     labelled = labelled_tiles(segmenter, catalog)
     refuse_foreign(out, TRUST)
     say("looking at the files of the catalog")
-    identity = hashlib.sha256(f"{TRUST} {RECORD_VERSION} {labelling_identity(segmenter, request)}".encode()).hexdigest()
+    kind = f"{TRUST} allowing for noise" if estimate_noise else TRUST
+    identity = hashlib.sha256(f"{kind} {RECORD_VERSION} {labelling_identity(segmenter, request)}".encode()).hexdigest()
     plan = plan_labels(labelled, identity, request.shard_tiles, given=True)
+
+    truster = Truster(segmenter, request.running, flips=request.flips, readers=request.workers)
+    noise = None
+    if estimate_noise:
+        say("finding which classes the labels take for which others")
+        rows = np.unique(np.linspace(0, len(labelled) - 1, min(len(labelled), NOISE_TILES)).round().astype(int))
+        noise = truster.learn_noise([labelled.tile(int(row)) for row in rows])
+        if noise is not None:
+            truster.allow_for(noise)
 
     def finish(whole: pa.Table) -> Outcome:
         facts = model_facts(segmenter, request, model) | {"branches": list(voices(segmenter))}
-        return _join(plan, whole, out, facts, len(catalog), say, request.workers)
+        given_as = None if noise is None else noise.numpy().round(4).tolist()
+        return _join(plan, whole, out, facts, len(catalog), say, request.workers, given_as)
 
     return do_job(
         Job(plan, out, Settings(segmenter.scheme, True, request.workers, given=True), request.part, request.max_bad_share, RECORD_FILE),
-        lambda: Truster(segmenter, request.running, flips=request.flips, readers=request.workers),
+        lambda: truster,
         finish,
         say,
         progress,
     )
 
 
-def _join(plan: Plan, whole: pa.Table, out: Path, model: dict[str, Any], tiles: int, say: Callable[[str], None], threads: int) -> Outcome:
+def _join(
+    plan: Plan,
+    whole: pa.Table,
+    out: Path,
+    model: dict[str, Any],
+    tiles: int,
+    say: Callable[[str], None],
+    threads: int,
+    given_as: list[list[float]] | None,
+) -> Outcome:
     """Write the catalog and the record; the same work writes the same bytes."""
     found = in_catalog_order(plan, whole)
     problems = [problem for _, problem in problems_of(plan, found)]
@@ -117,6 +143,7 @@ def _join(plan: Plan, whole: pa.Table, out: Path, model: dict[str, Any], tiles: 
         "judged": len(catalog),
         "model": model,
         "scheme": catalog.scheme().name,
+        "given_as": given_as,
         "confidence": {"unit": "percent", "full": FULL, "unknown": UNKNOWN},
         "mean_trust": _quotient(percents.sum(), pixels.sum()),
         "mean_trust_of_tiles": mean_of(found["confidence"]),
