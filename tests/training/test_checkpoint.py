@@ -12,6 +12,7 @@ from support.training_sample import tiny_model
 from tilth.errors import OutputExistsError, RunError, UnreadableFileError
 from tilth.training.average import Average
 from tilth.training.checkpoint import load_checkpoint, save_checkpoint
+from tilth.training.config import LoopConfig
 from tilth.training.run import Run
 
 
@@ -129,6 +130,16 @@ def test_run_may_be_resumed_with_the_same_recipe_and_data_only(tmp_path):
         run.resume(RECIPE, {"streams": DATA["streams"] | {"unlabelled": {"fingerprint": "z"}}}, frozenset())
     with pytest.raises(OutputExistsError, match="can be continued with --resume"):
         run.start(RECIPE, DATA)
+
+
+def test_run_begun_before_there_was_an_option_may_be_resumed_where_the_option_changes_nothing(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start(RECIPE, DATA)
+    save_checkpoint(run.checkpoint, {})
+    now = LoopConfig(steps=5).model_dump(mode="json")
+    run.resume(RECIPE | {"loop": now}, DATA, frozenset())
+    with pytest.raises(RunError, match=r"loop.transfer.encoder_rate \(1.0 -> 0.5\)"):
+        run.resume(RECIPE | {"loop": now | {"transfer": now["transfer"] | {"encoder_rate": 0.5}}}, DATA, frozenset())
 
 
 def test_rewinding_drops_later_and_torn_lines(tmp_path):

@@ -203,8 +203,6 @@ def test_warm_up_may_begin_above_zero_and_last_a_share_of_the_run():
     assert [rate.at(step) for step in range(20)] == pytest.approx([2 * (0.1 + 0.9 * (step + 1) / 20) for step in range(20)])
     assert rate.at(20) == rate.at(99) == 2
     assert make("constant", warmup_steps=10, warmup_share=0.2).at(10) == 2
-    # Runs that were begun before there were these settings can still be resumed.
-    assert not {"warmup_share", "warmup_from"} & ScheduleConfig().model_dump().keys()
 
 
 def test_plateau_waits_patiently_and_survives_a_checkpoint():

@@ -52,6 +52,12 @@ class Configuration:
         return found if isinstance(found, str) else None
 
     @property
+    def way(self) -> str | None:
+        """The method, and behind it the variant of a method whose variants have little in common."""
+        variant = find_key(self.runs[0].recipe, "settings.variant")
+        return f"{self.method} {variant}" if self.method == "ddpm" else self.method
+
+    @property
     def seeds(self) -> tuple[str, ...]:
         """Seeds of the runs, as far as their recipes tell."""
         found = (find_key(run.recipe, "seed") for run in self.runs)

@@ -19,7 +19,8 @@ METHODS = {
     "s4p": "S4P, semi-supervised pre-training with FixMatch: the network learns from the labelled tiles and, at the same time, from its "
     "own confident predictions on weakly changed unlabelled tiles, which it must repeat on strongly changed copies of them.",
     "cromss": "CromSS: two sensors learn from noisy labels, each helping to choose which labels the other trusts.",
-    "ddpm": "Diffusion pre-training: a network learns to remove noise from unlabelled imagery; its inner features then serve segmentation.",
+    "ddpm denoise": "Diffusion pre-training: a network learns to tell the noise from the image, without any label.",
+    "ddpm segment": "Diffusion features: a head learns from the labelled tiles, on maps inside a network that learnt to remove noise.",
     "sep": "SEP, supervised pre-training on labels that another model made.",
     "mae": "Masked autoencoder: the network learns to fill in hidden parts of unlabelled imagery.",
 }
@@ -76,7 +77,7 @@ def headline(
             f"Measured on {_count(first.tiles, 'tile')}{_of(first.split)}, {_count(len(first.seeds), 'seed')} for each way of training.",
         ]
     if evaluations:
-        return _from_evaluation(evaluations[0], len(evaluations))
+        return _from_evaluation(evaluations[0], evaluations[1:])
     trained = [(group, run, curve) for group in groups for run in group.runs if (curve := run.curve("mIoU", "val"))]
     if trained:
         _, run, curve = max(trained, key=lambda item: item[2].values[-1])
@@ -102,7 +103,8 @@ def _from_assessment(found: AreaAssessment) -> str:
     )
 
 
-def _from_evaluation(named: NamedEvaluation, number: int) -> list[str]:
+def _from_evaluation(named: NamedEvaluation, others: Sequence[NamedEvaluation]) -> list[str]:
+    """Tell the score of the first model, and which of the others did better on the same tiles."""
     result = named.result
     if result.scores.mean_iou is None:
         return [f"{named.name} was evaluated, but no labelled pixel was counted, so there is no score to report."]
@@ -116,9 +118,17 @@ def _from_evaluation(named: NamedEvaluation, number: int) -> list[str]:
         lines.append(
             f"It finds {best.name} best (IoU {numbers.percent(best.iou)}) and {worst.name} least well (IoU {numbers.percent(worst.iou)})."
         )
-    if number == 1:
+    alike = [item for item in others if _same_tiles(item, named) and (item.result.scores.mean_iou or 0) > result.scores.mean_iou]
+    if alike:
+        better = max(alike, key=lambda item: item.result.scores.mean_iou or 0)
+        lines.append(f"{better.name} scores higher on the same tiles: {numbers.percent(better.result.scores.mean_iou)}.")
+    if not others:
         lines.append("This is one training; how much the score would vary with another seed is not known.")
     return lines
+
+
+def _same_tiles(one: NamedEvaluation, other: NamedEvaluation) -> bool:
+    return (one.result.catalog_fingerprint, one.result.split) == (other.result.catalog_fingerprint, other.result.split)
 
 
 def _from_map(view: MapView) -> str:
@@ -193,7 +203,7 @@ def steps_done(
         of_them = f", {numbers.whole(labelled)} of them with labels" if labelled is not None else ""
         told.append(("Data", f"A catalog of {_count(int(tiles), 'tile')} was made{of_them}."))
     for group in groups:
-        words = METHODS.get(group.method or "", f"Method {group.method}." if group.method else "Training.")
+        words = METHODS.get(group.way or "", f"Method {group.method}." if group.method else "Training.")
         seeds = f" with seeds {', '.join(group.seeds)}" if len(group.seeds) > 1 else f" with seed {group.seeds[0]}" if group.seeds else ""
         told.append((f"Training: {group.name}", f"{words} {_count(len(group.runs), 'run')}{seeds}."))
     if evaluations:

@@ -14,19 +14,16 @@ class ScheduleConfig(Config):
 
     kind: Literal["cosine", "poly", "exp", "step", "plateau", "constant"] = pydantic.Field("cosine", description="shape of the decay")
     warmup_steps: int = pydantic.Field(0, ge=0, description="steps of linear rise from 0 to the base rate; S5 uses none")
-    # Not written where they are 0, so that runs begun without them can be resumed, like all below that say so.
     warmup_share: float = pydantic.Field(
         0.0,
         ge=0,
         lt=1,
-        exclude_if=lambda value: value == 0,
         description="the same as a share of the run, where warmup_steps is 0 (ddpm: 0.05, 10,000 of 200,000 steps)",
     )
     warmup_from: float = pydantic.Field(
         0.0,
         ge=0,
         lt=1,
-        exclude_if=lambda value: value == 0,
         description="share of the base rate that the rise begins at (ddpm: 0.1, from 1e-6 to 1e-5)",
     )
     final_share: float = pydantic.Field(0.0, ge=0, le=1, description="share of the base rate left at the end (cosine, poly, exp)")
@@ -79,9 +76,11 @@ class TransferConfig(Config):
         "encoder then gets the smallest",
     )
     rate_factor: float = pydantic.Field(0.8, gt=0, lt=1, description="from one block to the next (CromSS: 0.8)")
-
     encoder_rate: float = pydantic.Field(
-        1.0, gt=0, le=1, description="share of its learning rate that the encoder has besides (diffusion features: 0.1)"
+        1.0,
+        gt=0,
+        le=1,
+        description="share of its learning rate that the encoder has besides (diffusion features: 0.1)",
     )
 
     @pydantic.model_validator(mode="after")

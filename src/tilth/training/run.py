@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import yaml
 
 from tilth.errors import OutputExistsError, RunError
 from tilth.imagery.files import atomic_path, new_folder
 from tilth.imagery.write import write_json, write_text
+from tilth.training.config import LoopConfig
 
 _REPORTED_PACKAGES = ("tilth", "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
 
@@ -100,8 +102,8 @@ class Run:
             return
         if not self.checkpoint.is_file():
             raise RunError(f"{self.folder}: no checkpoint to resume from; start without --resume")
-        old = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
-        changed = sorted(_differences(_without(old, may_differ), _without(json.loads(json.dumps(recipe)), may_differ)))
+        old = _with_new_options(yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8")))
+        changed = sorted(_differences(_without(old, may_differ), _without(_with_new_options(json.loads(json.dumps(recipe))), may_differ)))
         if changed:
             raise RunError(f"{self.folder}: cannot resume, these settings differ from the run's recipe.yaml: {', '.join(changed)}")
         begun = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
@@ -158,6 +160,15 @@ def describe_environment() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "packages": versions,
     }
+
+
+def _with_new_options(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Write out options of the loop that a run was begun without, because there were none: their defaults change nothing."""
+    try:
+        loop = LoopConfig.model_validate(recipe.get("loop", {}))
+    except pydantic.ValidationError:
+        return recipe  # of another version; what differs is told as it stands
+    return recipe | {"loop": loop.model_dump(mode="json")}
 
 
 def _without(recipe: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
