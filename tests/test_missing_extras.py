@@ -13,7 +13,7 @@ from tilth.errors import MissingExtraError, needs_extra
 
 LIBRARIES = (
     *("rasterio", "shapely", "geopandas", "pandas", "pyproj", "scipy", "onnx"),
-    *("jinja2", "markupsafe", "matplotlib", "tensorboard", "ray", "lmdb"),
+    *("jinja2", "markupsafe", "matplotlib", "tensorboard", "ray", "lmdb", "sklearn"),
 )
 # Finders that do not find them: what asks whether a library is there must get the answer, too.
 ABSENT = f"""
@@ -50,6 +50,10 @@ from tilth.imagery.landscape import LandscapeConfig, generate_landscape
 from tilth.imagery.raster import RasterInfo, Window
 from tilth.imagery.read import read_pixels
 from tilth.imagery.write import write_raster
+from tilth.insight.clusters import cluster
+from tilth.insight.config import ClusterConfig, ProbeConfig, TsneConfig
+from tilth.insight.probes import Sampled, probe
+from tilth.insight.projection import embed_pixels
 from tilth.models.export import export_model
 from tilth.sensors import get_sensor
 
@@ -77,6 +81,9 @@ asked = {
     "interval": ("report", lambda: paired_interval([0.1, 0.2])),
     "sheet": ("report", lambda: contact_sheet(catalog, f"{folder}/sheet.png")),
     "report": ("report", report),
+    "k-means": ("insight", lambda: cluster(np.zeros((1, 2, 2), np.float32), np.ones((2, 2), bool), ClusterConfig(), 0)),
+    "t-SNE": ("insight", lambda: embed_pixels(np.zeros((9, 2), np.float32), TsneConfig(), 0)),
+    "probes": ("insight", lambda: probe(Sampled(None, None), Sampled(None, None), 2, ProbeConfig())),
     "cluster": ("ray", lambda: score_on_ray(None, None, address="local", workers=1)),
     "export": ("export", lambda: export_model(None, Path(folder) / "a.onnx", "onnx", (32, 32))),
 }

@@ -64,6 +64,8 @@ def test_rest_at_the_border_is_taken_on_request_and_other_windows_keep_the_rule(
     assert {tile.window[:2] for tile in shifted.tiles()} == {(x, y) for x in (0, 256, 272) for y in (0, 16)}
     smaller, _ = prepare("minifrance", tmp_path / "set", tmp_path / "out2", window_px=128)
     assert {tile.window[:2] for tile in smaller.tiles()} == {(x, y) for x in (0, 128, 256, 384) for y in (0, 128)}
+    with pytest.raises(ConfigError, match="prepare: edge=drop needs window_px: images stay whole"):
+        prepare("minifrance", tmp_path / "set", tmp_path / "out4", window_px=0, edge="drop")
     # An image that is smaller than a window is not lost.
     whole, _ = prepare("minifrance", tmp_path / "set", tmp_path / "out3", window_px=1024)
     assert {tile.window for tile in whole.tiles()} == {(0, 0, 528, 272)}
@@ -147,6 +149,8 @@ def test_split_of_the_paper_is_by_tile_and_its_subsets_are_nested(france, tmp_pa
         members |= {row["tile_id"] for row in rows if row["subset"] == name}
         assert set(subset(catalog, percent=percent, drop_others=True).column("tile_id")) == members
     assert len(members) == counts["train"]
+    with pytest.raises(ConfigError, match=r"a manifest is a CSV file; expected a name that ends in .csv"):
+        split(france, tmp_path / "o.parquet", manifest=france)
     again = split(france, tmp_path / "again.parquet", **options)
     assert again.column("split") == catalog.column("split")
     assert again.column("subset") == catalog.column("subset")
@@ -200,6 +204,33 @@ def test_images_of_another_set_are_left_out_by_name(tmp_path):
     with pytest.raises(CatalogError, match="only: no tile in split val; splits there: none, train"):
         split(tmp_path / "pool.parquet", tmp_path / "only.parquet", keep_splits=True, only=("val",), rank_labels=False)
     assert {Path(tile.image).name for tile in catalog.tiles() if tile.split is None} == names
+    plant_minifrance(tmp_path / "france")
+    prepare("minifrance", tmp_path / "france", tmp_path / "minifrance")
+    with pytest.raises(CatalogError, match=r"minifrance/catalog.parquet has no image of this catalog by file name: '13-1' there, 'GF2"):
+        split(tmp_path / "only.parquet", tmp_path / "o.parquet", without=(tmp_path / "minifrance" / "catalog.parquet",))
+
+
+def test_dots_belong_to_names_of_images(tmp_path):
+    """Only the suffix is left out of the comparison: ``a.2.tif`` is not ``a.1.png``."""
+
+    def catalog(name: str, *images: str) -> Path:
+        rows = [{"tile_id": f"{name}/{image}", "image": f"/{name}/{image}", "window": (0, 0, 8, 8), "sensor": "rgb"} for image in images]
+        return Catalog.from_rows(rows, {"rgb": get_sensor("rgb")}).save(tmp_path / f"{name}.parquet")
+
+    config = SplitConfig(unit="image", fractions={"train": 1.0}, without=(catalog("fine", "a.1.png"),), rank_labels=False)
+    found = split_catalog(Catalog.open(catalog("coarse", "a.1.tif", "a.2.tif")), config)
+    assert found.column("split") == [None, "train"]
+
+
+def test_labels_of_splits_that_are_not_asked_for_are_not_read(france, tmp_path, monkeypatch):
+    monkeypatch.setattr("tilth.catalog.split.label_ranks", lambda *_: pytest.fail("read"))
+    pool = split(france, tmp_path / "pool.parquet", unit="tile", unlabelled="pool", only=("pool",), subsets=SUBSETS)
+    assert pool.counts("split") == {"pool": 33 * 17}
+
+
+def test_subsets_without_labels_to_rank_are_refused(france, tmp_path):
+    with pytest.raises(CatalogError, match="no labelled tile in split 'train'; splits there: learn, test"):
+        split(france, tmp_path / "o.parquet", unit="tile", fractions={"learn": 0.5, "test": 0.5}, subsets=SUBSETS)
 
 
 def test_ten_images_become_six_two_and_two():
@@ -237,5 +268,7 @@ def test_places_are_needed_to_divide_places(tmp_path):
         split(tmp_path / "out" / "catalog.parquet", tmp_path / "o.parquet", unit="location")
     with pytest.raises(CatalogError, match=r"group: '/\(city\)' is not found in tile id 'gid-5/GF2_PMS1__L1A0000000000"):
         split(tmp_path / "out" / "catalog.parquet", tmp_path / "o.parquet", group="/(city)")
+    with pytest.raises(CatalogError, match="is not found in tile id 'gid-5/GF2_PMS1__L1A0000000000"):
+        split(tmp_path / "out" / "catalog.parquet", tmp_path / "o.parquet", group="^gid-5/|(city)")
     with pytest.raises(CatalogError, match="no tile is left to be divided"):
         split(tmp_path / "out" / "catalog.parquet", tmp_path / "o.parquet", without=(tmp_path / "out" / "catalog.parquet",))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tilth.errors import DataError, MissingFileError, UsageError
+from tilth.errors import ConfigError, DataError, MissingFileError, UsageError
 from tilth.evaluation.compare import Comparison, compare, paired_interval
 from tilth.evaluation.metrics import scores
 from tilth.evaluation.result import Evaluation, TileScore
@@ -54,6 +54,19 @@ def test_group_statistics_equal_numpy() -> None:
     assert group.mean == pytest.approx(np.mean(values))
     assert group.deviation == pytest.approx(np.std(values, ddof=1))
     assert (group.minimum, group.maximum) == (0.498, 0.523)
+
+
+def test_means_over_some_classes_come_from_the_scores_of_classes() -> None:
+    one = evaluation(0.6)
+    found = compare({"a": [one]}, over=CLASSES[1:2])
+    assert found.metric == f"mIoU over {CLASSES[1]}"
+    assert found.groups[0].values == (one.per_class[1].iou,)
+    assert compare({"a": [one]}, over=CLASSES).groups[0].mean == pytest.approx(one.scores.mean_iou)
+    assert compare({"a": [one]}, over=CLASSES).metric == f"mIoU over {len(CLASSES)} classes"
+    with pytest.raises(UsageError, match="over: kappa is no mean over classes"):
+        compare({"a": [one]}, metric="kappa", over=CLASSES)
+    with pytest.raises(ConfigError, match="over: 'sear' is no class of scheme 'shore'"):
+        compare({"a": [one]}, over=["sear"])
 
 
 def test_interval_equals_the_paired_t_test_of_scipy() -> None:

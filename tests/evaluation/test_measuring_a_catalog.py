@@ -239,9 +239,12 @@ def test_means_over_some_classes_count_the_pixels_of_all(tiles: Tiles) -> None:
 
 
 def test_group_of_a_built_in_scheme_is_known_by_its_name() -> None:
-    assert len(find_classes(get_scheme("minifrance"), ("paper12",))) == 12
+    names = get_scheme("minifrance").names
+    assert len(find_classes("minifrance", names, ("paper12",))) == 12
+    mixed = find_classes("minifrance", names, ("complex and mixed cultivation patterns", "paper12", "water"))
+    assert mixed == tuple(name for name in names if not name.startswith("orchards"))
     with pytest.raises(ConfigError, match="paper12"):
-        find_classes(get_scheme("gid-15"), ("paper12",))
+        find_classes("gid-15", get_scheme("gid-15").names, ("paper12",))
 
 
 def test_a_scheme_of_one_class_works(tiles: Tiles) -> None:

@@ -73,6 +73,48 @@ def test_noise_levels_one_by_one_give_the_same_maps():
             assert torch.allclose(one, other, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("pairs", "passes"), [(1, [1] * 9), (3, [3] * 3), (4, [3] * 3), (7, [6, 3]), (2, [2, 1] * 3)])
+@pytest.mark.parametrize("share", [True, False])
+def test_large_batches_go_through_in_slices_that_give_the_same_maps(pairs, passes, share, monkeypatch):
+    given, model = image(batch=3), segmenter(share_noise=share).train()
+    encoder = model.network.encoder
+    places = torch.tensor([[0, 0], [64, 128], [5, 9]])
+    torch.manual_seed(3)
+    whole, fresh = encoder(given, places), encoder(given, places, fresh=True)
+    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER", pairs * 64 * 96)
+    sizes, features = [], encoder.unet.features
+    monkeypatch.setattr(encoder.unet, "features", lambda stacked, *more: sizes.append(len(stacked)) or features(stacked, *more))
+    torch.manual_seed(3)
+    sliced, drawn = encoder(given, places), encoder(given, places, fresh=True)
+    assert sizes == passes * 2
+    for one, other in zip([*sliced, *drawn], [*whole, *fresh], strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_network_that_learns_is_passed_once(monkeypatch):
+    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER", 1)
+    model, given = segmenter().train(), image()
+    sizes, features = [], model.network.encoder.unet.features
+    monkeypatch.setattr(
+        model.network.encoder.unet, "features", lambda stacked, *more: sizes.append(len(stacked)) or features(stacked, *more)
+    )
+    model(given).sum().backward()
+    assert sizes == [6]
+    model.network.encoder.requires_grad_(False)
+    model(given)
+    assert sizes == [6, *[1] * 6]
+
+
+@pytest.mark.slow
+def test_compiled_it_sees_the_same_noise():
+    model, given = segmenter(), image()
+    places = torch.tensor([[0, 0], [30, 7]])
+    with torch.no_grad():
+        compiled = torch.compile(model.network, backend="eager")
+        assert torch.allclose(compiled(given, places), model.network(given, places), atol=1e-4)
+
+
 @pytest.mark.parametrize("sensor", ["rgb", "s1", "s2_l2a", "s1+s2_l2a"])
 def test_low_and_high_of_every_band_become_minus_one_and_one(sensor):
     model = segmenter(sensor)

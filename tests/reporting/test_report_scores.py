@@ -80,6 +80,22 @@ def test_the_page_says_how_models_were_run_and_where_that_differs(tmp_path):
     assert shown.count("Not measured alike: window 512 in one, 256 in two; part of a difference may come from that.") == 2
 
 
+def test_means_over_some_classes_stand_beside_those_over_all(tmp_path):
+    folders = [sample.make_evaluation(tmp_path / name, 0.3, 7, rich=True) for name in ("some", "plain")]
+    tree = json.loads((folders[0] / "metrics.json").read_text())
+    names = tree["classes"][:2]
+    tree["group"] = {"name": "built", "classes": names, "absent": [], "means": {"mIoU": 0.1234, "mF1": 0.5}}
+    (folders[0] / "metrics.json").write_text(json.dumps(tree))
+    page = render(ReportInput(evaluations=folders))
+    table = page.partition("Scores of all evaluations")[2].partition("</table>")[0]
+    some, other = (plain(row) for row in table.split("<tr>")[2:])
+    assert "12.3 %" in some
+    assert "12.3" not in other
+    assert f'title="mean intersection over union of {names[0]}, {names[1]}">mIoU over built<' in page
+    assert "mIoU over built 12.3 %" in plain(render(ReportInput(evaluations=folders[:1])))
+    assert "mIoU over" not in render(ReportInput(evaluations=folders[1:]))
+
+
 def test_older_evaluations_have_neither_intervals_nor_boundaries(tmp_path):
     folder = sample.make_evaluation(tmp_path / "old", tiles=2)
     shown = plain(render(ReportInput(evaluations=[folder])))

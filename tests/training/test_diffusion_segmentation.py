@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from support.resuming import check_same, stop_after
-from support.training_sample import make_trainer, same, tiny_model, weights
+from support.resuming import check_same, run_two, stop_after
+from support.training_sample import make_trainer, metrics, same, tiny_model, weights
 from tilth.augment.stretch import linear_stretch
 from tilth.errors import ConfigError
 from tilth.models.config import NetworkConfig
 from tilth.models.export import export_model
+from tilth.training.config import LoopConfig
+from tilth.verbs.train_options import FinetuneOptions
 
 SR3 = {"unet_options": {"width": 8, "norm_groups": 4, "res_blocks": 1, "multipliers": [1, 2, 2, 4, 4]}}
 NETWORK = NetworkConfig(name="ddpm_segmentor", options=SR3)
@@ -107,6 +111,40 @@ def test_a_killed_run_ends_with_the_same_bytes(server, data, tmp_path):
     assert stop_after(server, command, runs[1], 3, signal.SIGKILL) == -signal.SIGKILL
     assert server.run([*command, "--resume"], runs[1].with_suffix(".log")) == 0, runs[1].with_suffix(".log").read_text()
     check_same(runs[1], runs[0])
+
+
+@pytest.mark.slow
+def test_two_processes_learn_alike_and_leave_one_run(server, data, tmp_path):
+    """Fixed noise, since fresh noise is drawn in each process by itself; batch norm and means are over both processes."""
+    network = json.dumps(SR3 | {"noise": "fixed"})
+    settings = {"steps": 3, "batch_size": 4, "log_every": 1, "validate_every": 3, "accelerator": "cpu", "denominator": "global"}
+    options = [f"loop.{name}={value}" for name, value in settings.items()]
+    options += ["weak.size=32", "inference.window=64", f"network.options={network}", "loop.learning_rate=1e-4"]
+    words = ["finetune", "segment", "--method", "ddpm", "--labelled", str(data[0]), *options, "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert server.run([*words, str(one)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    run_two(server, [*words, str(two), "loop.devices=2"], tmp_path / "log")
+    for left, right in zip(metrics(one), metrics(two), strict=True):
+        assert left["step"] == right["step"]
+        for name in {"loss_labelled", "mIoU"} & left.keys():
+            assert right[name] == pytest.approx(left[name], rel=1e-3), left["step"]
+    taken = [load_file(run / "model" / "model.safetensors") for run in (one, two)]
+    for name, value in taken[0].items():
+        if name.startswith("network.encoder."):
+            assert torch.equal(value, taken[1][name])  # frozen in both processes
+        else:
+            assert torch.allclose(value.float(), taken[1][name].float(), atol=1e-3), name
+
+
+def test_a_batch_goes_in_two_passes_unless_it_was_chosen():
+    given = {"task": "segment", "method": "ddpm", "labelled": ["a.parquet"], "out": "run"}
+    assert (FinetuneOptions.parse(given, source="words").loop.batch_size, FinetuneOptions.parse(given, source="words").loop.accumulate) == (
+        16,
+        2,
+    )
+    for loop in ({"batch_size": 3}, LoopConfig(batch_size=3)):
+        assert FinetuneOptions.parse(given | {"loop": loop}, source="words").loop.accumulate == 1
+    assert FinetuneOptions.parse(given | {"loop": {"accumulate": 4}}, source="words").loop.accumulate == 4
 
 
 def test_other_networks_and_stretches_are_refused_in_a_line(catalogs, tmp_path):

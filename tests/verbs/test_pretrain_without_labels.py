@@ -77,6 +77,30 @@ def test_catalog_without_splits_is_used_whole_and_not_validated_on(farm):
     assert tiles.validation is None
 
 
+def test_target_is_chosen_like_the_pool_and_validated_on_alone(farm, tmp_path):
+    everything = Catalog.open(farm / "plain.parquet")
+    first, rest = everything.take(np.arange(4)), everything.take(np.arange(4, len(everything)))
+    target = first.with_columns(split=["train", "train", "val", "test"]).save(tmp_path / "target.parquet")
+    archive = rest.with_columns(split=["train"] * (len(rest) - 1) + ["val"]).save(tmp_path / "archive.parquet")
+    whole = everything.with_columns(tile_id=[f"again/{name}" for name in names_in_order(everything)]).save(tmp_path / "whole.parquet")
+    ids = names_in_order(first)
+    tiles = choose_unlabelled(PretrainOptions(method="ddpm", out="x"), (archive,), ("train",), (target,))
+    assert names(tiles.target) == set(ids[:2])
+    assert names(tiles.validation) == {ids[2]}
+    assert names(tiles.pool) == set(names_in_order(rest)[:-1])
+    # What the target keeps for tests does not come in by the pool.
+    tiles = choose_unlabelled(PretrainOptions(method="ddpm", out="x"), (whole,), ("train",), (target,))
+    assert names(tiles.pool) == {f"again/{name}" for name in names_in_order(everything) if name not in ids[2:]}
+    # A target without tiles to validate on leaves those of the pool.
+    train = first.with_columns(split=["train"] * 4).save(tmp_path / "train.parquet")
+    tiles = choose_unlabelled(PretrainOptions(method="ddpm", out="x"), (archive,), ("train",), (train,))
+    assert names(tiles.validation) == {names_in_order(rest)[-1]}
+
+
+def names_in_order(catalog: Catalog) -> list[str]:
+    return list(catalog.column("tile_id"))
+
+
 def test_what_one_catalog_keeps_for_tests_does_not_come_in_by_another(farm):
     catalog = Catalog.open(farm / "catalog.parquet")
     held = catalog.filter(split={"val", "test"})
@@ -196,6 +220,7 @@ CASES: dict[str, Case] = {
         2,
         ("use tilth pretrain mae",),
     ),
+    "target of a method without an end": (["pretrain", "mae", *POOL, "--target", "{farm}/plain.parquet"], 2, ("--target", "leave it out")),
     "s4p without labels": (["pretrain", "s4p", *POOL], 2, ("missing --labelled", "'s4p'")),
     "network without patches": (["pretrain", "mae", *POOL], 2, ("resnet18 + unet cannot leave patches out", "upernet_vit_b")),
     "crop of one patch": (["pretrain", "mae", *POOL, *SMALL, "weak.size=16"], 2, ("too small to hide", "enlarge weak.size")),

@@ -132,7 +132,7 @@ def _blur_one(image: Tensor, sigma_px: float, result: Tensor) -> None:
     radius = max(math.ceil(4 * sigma_px - 0.5), 0)
     bands, height, width = image.shape
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)
-    # Row j of the matrix holds the weights of output j of a piece.
+    # Row j holds the weights of output j of a piece, j places to the right: rows that are written one longer than they are read move on.
     reach = _PIECE + 2 * radius
     matrix = np.zeros((_PIECE, reach + 1), np.float32)
     matrix[:, : len(kernel)] = kernel / kernel.sum()

@@ -203,7 +203,8 @@ class SplitConfig(Config):
             such as those of a city.
         set_aside: by the name of a further split, how many image files, drawn at random, make it up before the others are divided.
         unlabelled: split of all tiles without a label, so that those with a label alone are divided; None divides all.
-        without: catalogs whose images are left without a split here, by file name: what one set is scored on, another may list, too.
+        without: catalogs whose images are left without a split here, by file name without folder and suffix: what one set is scored
+            on, another may list, too.
         only: splits whose tiles are in the result; others are left out. Empty for all tiles.
         subsets: share in percent of the ranked training labels, by the name of a subset; the smallest one that a tile belongs to is the
             column ``subset``. Each lies inside the larger ones.

@@ -30,8 +30,8 @@ def cut_windows(width: int, height: int, size: int, stride: int, edge: str) -> l
         size: side of the windows, in pixels.
         stride: step between windows, in pixels.
         edge: ``shift`` moves the last window of a row or column back inside, so that every pixel is covered, and shrinks windows
-            to a raster that is smaller; ``spread`` does so with all of them, the steps equal and at most ``stride``; ``drop`` leaves out
-            what does not fit, ``centre`` as much of it on both sides.
+            to a raster that is smaller; ``spread`` does so with all of them, the steps equal but for the last and at most ``stride``;
+            ``drop`` leaves out what does not fit, ``centre`` as much of it on both sides.
 
     Returns:
         Windows inside the raster.

@@ -53,8 +53,9 @@ def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int
         seed, whatever the order of rows.
 
     Raises:
-        CatalogError: fewer blocks than splits, fewer images than are set aside, tiles that ``unit`` or ``group`` does not know, or
-            ``label_tiles`` exceeds the number of labelled training tiles, or ``only`` leaves no tile.
+        CatalogError: fewer blocks than splits, fewer images than are set aside, tiles that ``unit`` or ``group`` does not know, a catalog
+            of ``without`` that shares no image, labels to be ranked for subsets that are not there, ``label_tiles`` above their number,
+            or ``only`` leaves no tile.
         DataError: a label cannot be read.
     """
     if not config.keep_splits:
@@ -70,18 +71,28 @@ def split_catalog(catalog: Catalog, config: SplitConfig, progress: Callable[[int
             catalog = catalog.with_columns(label_rank=pa.nulls(len(catalog), pa.int32()))
         if SUBSET_COLUMN in catalog.table.column_names:
             catalog = catalog.with_columns(subset=pa.nulls(len(catalog), pa.string()))
-    if config.rank_labels and len(catalog.filter(split=config.train).labelled()):
-        catalog = catalog.with_columns(label_rank=label_ranks(catalog, config.seed, split=config.train, progress=progress))
-        if config.subsets:
-            catalog = catalog.with_columns(subset=_name_subsets(catalog, config.subsets))
-    if config.label_tiles is not None or config.label_percent is not None:
-        catalog = subset(catalog, tiles=config.label_tiles, percent=config.label_percent, split=config.train)
+    # Ranking reads every label of the split, which is no use to a result without it.
+    if not config.only or config.train in config.only:
+        catalog = _rank(catalog, config, progress)
     if not config.only:
         return catalog
     part = catalog.filter(split=config.only)
     if not len(part):
         raise CatalogError(f"only: no tile in split {', '.join(config.only)}; splits there: {name_splits(catalog.table['split'])}")
     return part
+
+
+def _rank(catalog: Catalog, config: SplitConfig, progress: Callable[[int, int], None] | None) -> Catalog:
+    """Rank the training labels, name their subsets and reduce them, each if asked."""
+    # Without a label to rank, what rests on a ranking fails by the message of label_ranks.
+    asked = config.subsets or config.label_tiles is not None or config.label_percent is not None
+    if config.rank_labels and (asked or len(catalog.filter(split=config.train).labelled())):
+        catalog = catalog.with_columns(label_rank=label_ranks(catalog, config.seed, split=config.train, progress=progress))
+    if config.subsets:
+        catalog = catalog.with_columns(subset=_name_subsets(catalog, config.subsets))
+    if config.label_tiles is not None or config.label_percent is not None:
+        catalog = subset(catalog, tiles=config.label_tiles, percent=config.label_percent, split=config.train)
+    return catalog
 
 
 def _units(catalog: Catalog, config: SplitConfig) -> list[str]:
@@ -101,10 +112,10 @@ def _units(catalog: Catalog, config: SplitConfig) -> list[str]:
 
 def _groups(catalog: Catalog, pattern: re.Pattern[str]) -> list[str]:
     found = [pattern.search(name) for name in catalog.column("tile_id")]
-    odd = next((name for name, match in zip(catalog.column("tile_id"), found, strict=True) if match is None), None)
-    if odd is not None:
-        raise CatalogError(f"group: {pattern.pattern!r} is not found in tile id {odd!r}")
-    return [str(match[1]) for match in found if match is not None]
+    groups = [None if match is None else match[1] for match in found]
+    if None in groups:
+        raise CatalogError(f"group: {pattern.pattern!r} is not found in tile id {catalog.column('tile_id')[groups.index(None)]!r}")
+    return [str(name) for name in groups]
 
 
 def _set_aside(catalog: Catalog, config: SplitConfig) -> NDArray[np.object_]:
@@ -113,9 +124,12 @@ def _set_aside(catalog: Catalog, config: SplitConfig) -> NDArray[np.object_]:
     if not (config.without or config.unlabelled or config.set_aside):
         return splits
     files = np.array(_files(catalog), dtype=object)
-    if config.without:
-        closed = {_stem(file) for path in config.without for file in _files(Catalog.open(path))}
-        splits[[_stem(file) in closed for file in files]] = None
+    names = [Path(file).stem for file in files]
+    for path in config.without:
+        closed = {Path(file).stem for file in _files(Catalog.open(path))}
+        if closed.isdisjoint(names):
+            raise CatalogError(f"without: {path} has no image of this catalog by file name: {min(closed)!r} there, {min(names)!r} here")
+        splits[[name in closed for name in names]] = None
     if config.unlabelled is not None:
         bare = [label is None for label in catalog.column("label")]
         splits[bare & (splits == _OPEN)] = config.unlabelled
@@ -125,10 +139,6 @@ def _set_aside(catalog: Catalog, config: SplitConfig) -> NDArray[np.object_]:
             raise CatalogError(f"set_aside: {count} images asked for as {name!r}, {len(there)} are there to be divided")
         splits[np.isin(files, there[:count]) & (splits == _OPEN)] = name
     return splits
-
-
-def _stem(file: str) -> str:
-    return Path(file).name.partition(".")[0]
 
 
 def assign_blocks(catalog: Catalog, config: SplitConfig) -> list[str]:

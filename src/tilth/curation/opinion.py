@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tilth.curation.config import FeatureInput
 from tilth.curation.entropy import tile_entropies
 from tilth.imagery.raster import Pixels
+from tilth.models.classifier import origin_of
 from tilth.models.inference import PRECISIONS, check_windows, evaluating, predict_tile
 from tilth.models.tiles import Running
 from tilth.models.windows import fit_window, window_starts
@@ -62,7 +63,7 @@ class Observer:
         self._device = torch.device(running.device)
         self.together = 1 if self._device.type == "cpu" else running.batch_size
         with self.ready():
-            _, maps = self._forward(torch.zeros(1, len(segmenter.sensor), _PROBE, _PROBE, device=self._device))
+            _, maps = self._forward(torch.zeros(1, len(segmenter.sensor), _PROBE, _PROBE, device=self._device), [(0, 0)])
         self.width = int(maps.cells.shape[1])
 
     @contextmanager
@@ -82,7 +83,7 @@ class Observer:
         height, width = tiles[0].valid.shape
         side, _ = fit_window(self._running.window, 0, height, width)
         image, valid = self._stack(tiles, side)
-        logits, maps = self._forward(image)
+        logits, maps = self._forward(image, [origin_of(tile) for tile in tiles])
         if self._feature_input == "resize" and {height, width} != {self._running.window}:
             features = self._at_window_size(tiles)
         else:
@@ -127,7 +128,7 @@ class Observer:
         image, valid = self._stack(tiles, max(height, width))
         image, valid = image[..., :height, :width], valid[..., :height, :width]
         image = F.interpolate(image, size, mode="bilinear", antialias=True)
-        _, maps = self._forward(image)
+        _, maps = self._forward(image, [origin_of(tile) for tile in tiles])
         return maps.pool(F.adaptive_avg_pool2d(valid[:, None].to(torch.float32), size)[:, 0])
 
     def _stack(self, tiles: Sequence[Pixels], side: int) -> tuple[Tensor, Tensor]:
@@ -144,12 +145,12 @@ class Observer:
         # NaN would survive any arithmetic masking.
         return self._segmenter.normalise(torch.where(seen[:, None], image, 0.0), seen), seen
 
-    def _forward(self, image: Tensor) -> tuple[Tensor, _Maps]:
-        """Logits (B, K, H, W) of normalised images, and the encoder's last map."""
+    def _forward(self, image: Tensor, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, _Maps]:
+        """Logits (B, K, H, W) of normalised images that lie somewhere in their rasters, and the encoder's last map."""
         kind = PRECISIONS[self._running.precision]
         layout = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
         with _tap(self._segmenter) as seen, torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
-            logits = self._segmenter(image.contiguous(memory_format=layout))
+            logits = self._segmenter(image.contiguous(memory_format=layout), torch.tensor(origins))
         return logits, seen[0]
 
     def _opinions(self, probabilities: Tensor, valid: Tensor, features: Tensor) -> list[Opinion | None]:

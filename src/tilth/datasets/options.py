@@ -9,6 +9,7 @@ import pydantic
 from tilth.config import Config
 from tilth.datasets.config import Card
 from tilth.datasets.division import Edge, Windows
+from tilth.errors import ConfigError
 
 
 class PrepareConfig(Config):
@@ -49,10 +50,12 @@ class PrepareConfig(Config):
         """Return how scenes are cut, with what the card says where nothing was asked for.
 
         Raises:
-            ConfigError: a step without windows, or one that leaves pixels out.
+            ConfigError: a step or an edge without windows, or a step that leaves pixels out.
         """
         if self.window_px is None:
             asked = card.windows.model_dump() | {"stride_px": self.stride_px or card.windows.stride_px}
         else:
             asked = {"window_px": self.window_px or None, "stride_px": self.stride_px}
+        if self.edge is not None and asked["window_px"] is None:
+            raise ConfigError(f"prepare: edge={self.edge} needs window_px: images stay whole")
         return Windows.parse(asked | {"edge": self.edge or card.windows.edge}, source="prepare")

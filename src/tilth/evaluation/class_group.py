@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tilth.classes import ClassScheme, class_groups
+from tilth.classes import class_groups
 from tilth.errors import ConfigError, suggest
 from tilth.evaluation.record import Record, mean
 
 if TYPE_CHECKING:
-    from tilth.evaluation.result import ClassScore
+    from tilth.evaluation.result import ClassScore, Evaluation
 
-_MEANS = {"mIoU": "iou", "mF1": "f1", "AA": "recall", "mPrecision": "precision", "bIoU": "boundary_iou"}
+MEANS = {"mIoU": "iou", "mF1": "f1", "AA": "recall", "mPrecision": "precision", "bIoU": "boundary_iou"}
+"""Field of a class's scores by the name of its mean over classes."""
 
 
 class ClassGroup(Record):
@@ -30,13 +31,19 @@ class ClassGroup(Record):
     absent: tuple[str, ...]
     means: dict[str, float]
 
+    @property
+    def title(self) -> str:
+        """What to call it: ``paper12``, or ``3 classes``."""
+        return self.name if self.name is not None else f"{len(self.classes)} classes"
 
-def find_classes(scheme: ClassScheme, asked: Sequence[str]) -> tuple[str, ...]:
+
+def find_classes(scheme: str, classes: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     """Return the classes that a mean runs over.
 
     Args:
-        scheme: of the model.
-        asked: names of classes, or one name of a group that comes with the scheme, such as ``paper12`` of ``minifrance``.
+        scheme: name of the class scheme.
+        classes: names of its classes, in id order.
+        asked: names of classes, and of groups that come with the scheme, such as ``paper12`` of ``minifrance``.
 
     Returns:
         Names in id order, each once.
@@ -44,13 +51,13 @@ def find_classes(scheme: ClassScheme, asked: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: neither a class of the scheme nor a group of it.
     """
-    groups = class_groups(scheme.name)
-    wanted = groups[asked[0]] if len(asked) == 1 and asked[0] in groups else tuple(asked)
-    for name in wanted:
-        if name not in scheme.names:
-            known = suggest(name, [*scheme.names, *groups])
-            raise ConfigError(f"over: {name!r} is no class of scheme {scheme.name!r} and no group of its classes; {known}")
-    return tuple(name for name in scheme.names if name in wanted)
+    groups = class_groups(scheme)
+    wanted = {member for name in asked for member in groups.get(name, (name,))}
+    for name in sorted(wanted):
+        if name not in classes:
+            known = suggest(name, [*classes, *groups])
+            raise ConfigError(f"over: {name!r} is no class of scheme {scheme!r} and no group of its classes; {known}")
+    return tuple(name for name in classes if name in wanted)
 
 
 def score_group(asked: Sequence[str], classes: Sequence[str], per_class: Sequence[ClassScore]) -> ClassGroup:
@@ -62,10 +69,15 @@ def score_group(asked: Sequence[str], classes: Sequence[str], per_class: Sequenc
         per_class: scores of all classes.
     """
     chosen = [item for item in per_class if item.name in classes]
-    means = {name: mean([value for item in chosen if (value := getattr(item, field)) is not None]) for name, field in _MEANS.items()}
+    means = {name: mean([value for item in chosen if (value := getattr(item, field)) is not None]) for name, field in MEANS.items()}
     return ClassGroup(
         name=asked[0] if len(asked) == 1 else None,
         classes=tuple(classes),
         absent=tuple(item.name for item in chosen if item.absent),
         means={name: value for name, value in means.items() if value is not None},
     )
+
+
+def group_of(evaluation: Evaluation, asked: Sequence[str]) -> ClassGroup:
+    """Average the scores of some classes of a stored evaluation; arguments and errors as for :func:`find_classes`."""
+    return score_group(asked, find_classes(evaluation.scheme, evaluation.classes, asked), evaluation.per_class)

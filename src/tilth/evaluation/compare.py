@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tilth.errors import DataError, UsageError, needs_extra, suggest
+from tilth.evaluation.class_group import MEANS, group_of
 from tilth.evaluation.record import Record, mean, read_record
 from tilth.evaluation.result import SUMMARY_NAMES, Evaluation
 from tilth.evaluation.unlike import unlike
@@ -78,7 +79,7 @@ class Comparison(Record):
 
     Attributes:
         schema_version: version of this layout.
-        metric: one of mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU.
+        metric: one of mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU; ``mIoU over paper12`` for a mean over some of the classes.
         catalog_fingerprint: of the tiles all evaluations share.
         split: the splits the tiles come from.
         tiles: number of tiles.
@@ -133,6 +134,7 @@ def compare(
     metric: str = "mIoU",
     seeds: Sequence[str | int] | None = None,
     out: str | Path | None = None,
+    over: Sequence[str] = (),
 ) -> Comparison:
     """Compare groups of evaluations, seed by seed.
 
@@ -141,17 +143,22 @@ def compare(
         metric: one of mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU, bIoU.
         seeds: label of each seed; by default 0, 1, ...
         out: folder that receives ``comparison.json``; None writes nothing.
+        over: classes that the metric is averaged over, by name or by the name of a group, see :mod:`tilth.evaluation.class_group`; all if
+            empty.
 
     Returns:
         The comparison.
 
     Raises:
-        UsageError: unknown metric, no group, or not one label a seed.
+        UsageError: unknown metric, or one that is no mean over classes; no group, or not one label a seed.
+        ConfigError: ``over`` names what is no class.
         MissingFileError: a path leads nowhere.
         DataError: the groups differ in number of seeds, the evaluations were made on different tiles or classes, or one lacks the metric.
     """
     if metric not in SUMMARY_NAMES:
         raise UsageError(f"unknown metric {metric!r}; {suggest(metric, SUMMARY_NAMES)}")
+    if over and metric not in MEANS:
+        raise UsageError(f"over: {metric} is no mean over classes; {suggest(metric, MEANS)}")
     if not groups:
         raise UsageError("nothing to compare; give at least one group of evaluations")
     read = {name: [_load(entry) for entry in entries] for name, entries in groups.items()}
@@ -163,8 +170,9 @@ def compare(
     shares = {item.boundary_share for entries in read.values() for item in entries if item.boundary_share is not None}
     if metric == "bIoU" and len(shares) > 1:
         raise DataError(f"boundary IoU was measured with boundary_share {', '.join(map(str, sorted(shares)))}; evaluate with one")
-    summaries = [_group(name, evaluations, metric) for name, evaluations in read.items()]
+    summaries = [_group(name, evaluations, metric, over) for name, evaluations in read.items()]
     shared = next(iter(read.values()))[0]
+    metric += f" over {group_of(shared, over).title}" if over else ""
     comparison = Comparison(
         metric=metric,
         catalog_fingerprint=shared.catalog_fingerprint,
@@ -244,10 +252,10 @@ def _same_tiles(groups: Mapping[str, Sequence[Evaluation]]) -> None:
         raise DataError(f"{first_name} and {name} were evaluated on different data: {detail}; evaluate both on the same catalog")
 
 
-def _group(name: str, evaluations: Sequence[Evaluation], metric: str) -> Group:
+def _group(name: str, evaluations: Sequence[Evaluation], metric: str, over: Sequence[str]) -> Group:
     values = []
     for index, evaluation in enumerate(evaluations):
-        value = evaluation.scores.named()[metric]
+        value = group_of(evaluation, over).means.get(metric) if over else evaluation.scores.named()[metric]
         if value is None:
             raise DataError(
                 f"{name}[{index}] has no {metric}: no pixel was counted or the metric is undefined there; choose other tiles or metric"

@@ -100,7 +100,7 @@ def evaluate_catalog(
     if bootstrap < 0:
         raise UsageError(f"bootstrap {bootstrap}: expected a number of resamples, 0 or more")
     inference = Inference(segmenter, window, overlap, batch_size, device, precision, flips)
-    group = find_classes(segmenter.scheme, over)
+    group = find_classes(segmenter.scheme.name, segmenter.scheme.names, over)
     labelled = labelled_tiles(segmenter, catalog)
     pictured = gallery + gallery_worst if out is not None else 0
     detail = Detail(boundary_share, calibration_bins, per_tile=True, keep_bytes=_KEPT_BYTES if pictured > 0 else 0)

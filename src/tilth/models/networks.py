@@ -28,6 +28,9 @@ STRIDE = 32
 _SWIN = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
 """Modules of timm whose models take images of one size unless told otherwise."""
 
+_MIX_TRANSFORMERS = tuple(f"mit_b{size}" for size in range(6))
+"""SegFormer's encoders, which segmentation-models-pytorch has and timm has not."""
+
 _FURTHER = "encoder_options"
 
 
@@ -135,9 +138,16 @@ def resolve(config: NetworkConfig) -> NetworkConfig:
         name, arguments = _look_up(name)
         if arguments:
             options[_FURTHER] = {**arguments, **options.get(_FURTHER, {})}
-    if not timm.is_model(name):
-        raise ConfigError(f"network.encoder: timm has no model {name!r}; {_near(name, timm.list_models())}")
+    if not is_encoder(name):
+        raise ConfigError(f"network.encoder: timm has no model {name!r}; {_near(name, [*timm.list_models(), *_MIX_TRANSFORMERS])}")
     return config.model_copy(update={"encoder": name, "options": options})
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a name is a model of timm, with or without the tag of its weights, or an encoder of SegFormer: ``mit_b0`` to ``mit_b5``."""
+    import timm
+
+    return name in _MIX_TRANSFORMERS or bool(timm.is_model(name))
 
 
 def _look_up(published: str) -> tuple[str, dict[str, Any]]:
@@ -202,10 +212,11 @@ def _build_smp(config: NetworkConfig, encoder: str, in_channels: int, num_classe
 
     further = {"strict_img_size": False} if timm.models.is_model_in_modules(str(config.encoder), _SWIN) else {}
     options = dict(config.options)
+    name, weights = (encoder, "imagenet") if encoder in _MIX_TRANSFORMERS else (f"tu-{encoder}", True)
     network = smp.create_model(
         config.decoder,
-        encoder_name=f"tu-{encoder}",
-        encoder_weights=True if config.pretrained else None,
+        encoder_name=name,
+        encoder_weights=weights if config.pretrained else None,
         in_channels=in_channels,
         classes=num_classes,
         **(further | options.pop(_FURTHER, {}) | options),

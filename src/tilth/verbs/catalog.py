@@ -58,6 +58,11 @@ class CatalogSplitOptions(SplitConfig):
     def _is_parquet(cls, value: Path) -> Path | None:
         return require_suffix(value, ".parquet", "a catalog is a Parquet file")
 
+    @pydantic.field_validator("manifest")
+    @classmethod
+    def _is_csv(cls, value: Path | None) -> Path | None:
+        return require_suffix(value, ".csv", "a manifest is a CSV file")
+
 
 class CatalogShowOptions(Config):
     """Options of ``tilth catalog show``."""

@@ -50,6 +50,9 @@ class CompareOptions(Config):
     )
     out: Path = pydantic.Field(description="folder for comparison.json")
     metric: str = pydantic.Field("mIoU", description="mIoU, mF1, OA, AA, mPrecision, kappa, fwIoU or bIoU")
+    over: tuple[str, ...] = pydantic.Field(
+        (), description="classes that mIoU, mF1, AA, mPrecision or bIoU is averaged over, as in tilth evaluate; all if none is named"
+    )
     seeds: tuple[int, ...] = pydantic.Field((0,), min_length=1, description="seeds that stand for {seed}; the same for every group")
 
 
@@ -126,7 +129,8 @@ def _summary(found: Evaluation) -> tuple[str, ...]:
 def _group_text(group: ClassGroup) -> str:
     """Describe means over some of the classes: ``over paper12: mIoU 42.7 %, ...``."""
     absent = f", without {', '.join(group.absent)}, which are absent" if group.absent else ""
-    return f"over {group.title}: " + (", ".join(f"{name} {100 * value:.1f} %" for name, value in group.means.items()) or "nothing to average") + absent
+    means = ", ".join(f"{name} {100 * value:.1f} %" for name, value in group.means.items())
+    return f"over {group.title}: {means or 'nothing to average'}{absent}"
 
 
 def _class_text(item: ClassScore) -> str:
@@ -148,5 +152,5 @@ def compare(options: CompareOptions, _console: Console) -> Result:
     if twice:
         raise UsageError(f"seed {twice[0]} is given twice; each seed counts once")
     groups = {name: [pattern.replace("{seed}", str(seed)) for seed in options.seeds] for name, pattern in options.groups.items()}
-    found = compare_groups(groups, metric=options.metric, seeds=options.seeds, out=options.out)
+    found = compare_groups(groups, metric=options.metric, seeds=options.seeds, out=options.out, over=options.over)
     return Result(summary=tuple(found.to_markdown().splitlines()), outputs={"comparison": options.out}, values={"verdict": found.verdict})

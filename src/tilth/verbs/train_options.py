@@ -58,6 +58,10 @@ class TrainOptions(Config):
             return validate(values)
         name, settings = values.get("method", cls.model_fields["method"].default), values.get("settings") or {}
         usual = usual_options(str(name), cls.verb, settings if isinstance(settings, Mapping) else {})
+        loop = values.get("loop") or {}
+        if "loop" in usual and "batch_size" in (loop.model_fields_set if isinstance(loop, LoopConfig) else loop):
+            # Who chooses the batch chooses its passes: the usual number need not divide it.
+            usual["loop"] = {key: value for key, value in usual["loop"].items() if key != "accumulate"}
         found = validate(merge_under(values, usual))
         found.model_fields_set.intersection_update(values)
         return found

@@ -50,6 +50,8 @@ class Segment(Supervised):
             "learning_rate": 2e-4,
             "weight_decay": 1e-4,
             "batch_size": 16,
+            # The head keeps maps of all tiles of a pass: in two passes under 4 GB.
+            "accumulate": 2,
             "transfer": {"frozen": "always", "encoder_rate": 0.1},
         },
     }
