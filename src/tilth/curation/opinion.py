@@ -150,7 +150,8 @@ class Observer:
         kind = PRECISIONS[self._running.precision]
         layout = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
         with _tap(self._segmenter) as seen, torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
-            logits = self._segmenter(image.contiguous(memory_format=layout), torch.tensor(origins))
+            lie = (torch.tensor(origins),) if getattr(self._segmenter, "takes_origins", False) else ()
+            logits = self._segmenter(image.contiguous(memory_format=layout), *lie)
         return logits, seen[0]
 
     def _opinions(self, probabilities: Tensor, valid: Tensor, features: Tensor) -> list[Opinion | None]:

@@ -68,7 +68,8 @@ class NetworkConfig(Config):
         None, description="a published network, such as upernet_vit_b; tilth models list shows them; instead of encoder and decoder"
     )
     encoder: str | None = pydantic.Field(
-        None, description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ..., or SegFormer's mit_b0 to mit_b5; default: resnet18"
+        None,
+        description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ..., or SegFormer's mit_b0 to mit_b5; default: resnet18",
     )
     decoder: Decoder | None = pydantic.Field(None, description="what turns its feature maps into a map; unet if nothing is said")
     image_size: int = pydantic.Field(

@@ -15,12 +15,17 @@ from tilth.models.diffusion.schedule import NoiseSchedule
 from tilth.models.diffusion.taps import LevelTaps, join_levels, stack_levels
 from tilth.models.diffusion.unet import DiffusionUnet
 
+TOGETHER = 12 * 256**2
+"""Most pixels that pass the noise predictor at once where none of it learns: those of four images of 256 pixels at three noise levels."""
+
 
 class DiffusionFeatures(nn.Module):
     """Encoder (B, C, H, W) -> maps, finest first: what a noise predictor makes inside of noisy images.
 
-    Each map holds the noise levels beside each other in its channels, (B, T * c, H / s, W / s), in the order in which they were given. All
-    go through the network in one pass, which ends behind the last map that is needed.
+    Each map holds the noise levels beside each other in its channels, (B, T * c, H / s, W / s), in the order in which they were given. They
+    go through the network on the batch axis, in a pass that ends behind the last map that is needed. Where nothing of the network learns,
+    large batches take several such passes (:data:`TOGETHER`), since only the maps have to stay: no image sees another, so that changes
+    nothing but rounding.
 
     The noise predictor is in evaluation mode whatever the mode of this module is: its dropout is for denoising, not for what is learnt on
     its maps. Nor do its parts behind the last map learn. Whoever trains it to denoise calls ``unet`` itself, and sets both for all of it.
@@ -60,7 +65,7 @@ class DiffusionFeatures(nn.Module):
             noise_seed: of noise that belongs to a place.
             jitter_level: the noise level is drawn between that of the step before and that of the time, as DDPM-CD does; only for noise
                 predictors that take a noise level.
-            chunk: noise levels computed at once; None: all.
+            chunk: most noise levels computed at once; None: all.
             dropout: the noise predictor follows the mode of this module after all.
 
         Raises:
@@ -82,10 +87,12 @@ class DiffusionFeatures(nn.Module):
         for part in unet.parts_behind(self._names):
             part.requires_grad_(False)
         self._signals = [schedule.signal(time) for time in times]
-        self._before = [schedule.signal(time - 1) if time else 1.0 for time in times]
+        self._before = [float(schedule.signals[schedule.index(time)]) if time else 1.0 for time in times]
         self._inputs = None if unet.layout == "sr3" else [float(schedule.index(time)) for time in times]
         self._share, self._seed, self._jitter, self._dropout = share_noise, noise_seed, jitter_level, dropout
         self._together = chunk or len(times)
+        # It is made by numpy, which compilers would try to follow.
+        self._of_place = torch.compiler.disable(noise_like)  # type: ignore[no-untyped-call]  # torch gives it no types
         low, high = torch.tensor(ranges if ranges is not None else [[-1.0, 1.0]], dtype=torch.float64).T.reshape(2, -1, 1, 1)
         # Recorded in the configuration, from which they are made again: no weights.
         self.register_buffer("gain", (2 / (high - low)).float(), persistent=False)
@@ -139,18 +146,35 @@ class DiffusionFeatures(nn.Module):
         signals, inputs = self._levels(len(image), fresh, draw)
         strengths = (1 - signals.square()).sqrt().to(clean)
         signals = signals.to(clean)
-        noise = self._noise(clean, origins, fresh, draw, 0) if self._share else None
-        parts: list[list[Tensor]] = []
-        for first in range(0, len(self.times), self._together):
-            places = range(first, min(first + self._together, len(self.times)))
-            noisy = []
-            for place in places:
-                added = self._noise(clean, origins, fresh, draw, place) if noise is None else noise
-                noisy.append(signals[place, :, None, None, None] * clean + strengths[place, :, None, None, None] * added)
-            stacked, levels = stack_levels(noisy, inputs[first : places.stop])
-            maps = self.taps.gather(self.unet, self.unet.features(stacked, levels, self._names))
-            parts.append([join_levels(found, len(places)) for found in maps])
-        return parts[0] if len(parts) == 1 else [torch.cat(level, dim=1) for level in zip(*parts, strict=True)]
+        fields = [self._noise(clean, origins, fresh, draw, place) for place in range(1 if self._share else len(self.times))]
+        images, together = self._passes(clean)
+        found: list[list[Tensor]] = []
+        for rows in (slice(first, first + images) for first in range(0, len(clean), images)):
+            beside: list[list[Tensor]] = []
+            for first in range(0, len(self.times), together):
+                places = range(first, min(first + together, len(self.times)))
+                noisy = [
+                    signals[place, rows, None, None, None] * clean[rows]
+                    + strengths[place, rows, None, None, None] * fields[0 if self._share else place][rows]
+                    for place in places
+                ]
+                stacked, levels = stack_levels(noisy, inputs[first : places.stop, rows])
+                maps = self.taps.gather(self.unet, self.unet.features(stacked, levels, self._names))
+                beside.append([join_levels(level, len(places)) for level in maps])
+            found.append(_joined(beside, dim=1))
+        return _joined(found, dim=0)
+
+    def _passes(self, clean: Tensor) -> tuple[int, int]:
+        """Say how many images, and noise levels of each, pass the network at once.
+
+        Where a gradient will go back through it, its passes are all kept anyway.
+        """
+        learns = torch.is_grad_enabled() and (clean.requires_grad or any(weight.requires_grad for weight in self.unet.parameters()))
+        if learns:
+            return len(clean), self._together
+        pairs = max(1, TOGETHER // (clean.shape[-2] * clean.shape[-1]))
+        together = min(self._together, pairs)
+        return pairs // together, together
 
     def _levels(self, batch: int, fresh: bool, draw: int) -> tuple[Tensor, Tensor]:
         """How much of each image is left at each time, and what the network is told of it: float64 (T, B) each, on the CPU."""
@@ -171,4 +195,11 @@ class DiffusionFeatures(nn.Module):
         """Noise for all images at one time: float32 (B, C, H, W)."""
         if fresh:
             return torch.randn_like(clean)
-        return noise_like(clean, origins, self._seed, draw if self._share else draw * len(self.times) + place)
+        field = draw if self._share else draw * len(self.times) + place
+        found: Tensor = self._of_place(clean, origins, self._seed, field)
+        return found
+
+
+def _joined(parts: list[list[Tensor]], dim: int) -> list[Tensor]:
+    """Put what several passes gave for each level behind each other along an axis."""
+    return parts[0] if len(parts) == 1 else [torch.cat(level, dim=dim) for level in zip(*parts, strict=True)]
