@@ -69,7 +69,8 @@ class NetworkConfig(Config):
     )
     encoder: str | None = pydantic.Field(
         None,
-        description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ..., or SegFormer's mit_b0 to mit_b5; default: resnet18",
+        description="name of a timm model: resnet50, convnext_tiny, vit_base_patch16_224, ..., or SegFormer's mit_b0 to mit_b5; "
+        "default: resnet18",
     )
     decoder: Decoder | None = pydantic.Field(None, description="what turns its feature maps into a map; unet if nothing is said")
     image_size: int = pydantic.Field(
