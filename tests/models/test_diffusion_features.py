@@ -280,7 +280,7 @@ def test_wishes_replace_what_is_made_of_the_maps_but_not_what_the_weights_are():
         ({"noise": "white"}, "noise: unknown 'white'"),
         ({"ranges": [[-1.0, 1.0]]}, "ranges: 1 for 3 bands"),
         ({"unet_options": {"widht": 8}}, "did you mean 'width'"),
-        ({"noise_levels": [1.5]}, "noise level 1.5: is the standard deviation"),
+        ({"noise_levels": [1.5]}, "noise_levels: 1.5: a standard deviation"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_a_line(options, message):

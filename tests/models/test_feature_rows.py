@@ -91,7 +91,10 @@ def test_values_that_do_not_fit_are_refused(maps):
     maps[1][0, 0, 0] = 7e4
     with pytest.raises(DataError, match="cache_dtype=int8"):
         layout_of("fp16").pack(maps, mask, valid)
-    layout_of("int8").pack(maps, mask, valid)
+    assert float(round_trip(layout_of("int8"), maps)[0][1].max()) == pytest.approx(7e4, rel=1e-2)
+    maps[1][0, 0, 0] = 9e6  # as a scale of 127 steps no number of 16 bits
+    with pytest.raises(DataError, match="cache=online"):
+        layout_of("int8").pack(maps, mask, valid)
     maps[1][0, 0, 0] = float("nan")
     for dtype in ("fp16", "int8"):
         with pytest.raises(DataError, match="not finite"):

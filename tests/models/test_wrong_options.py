@@ -36,10 +36,28 @@ WRONG: dict[str, list[Any]] = {
     **{key: [1, "yes", None] for key in ("checkpointing", "film", "middle_attention", "learned_sigma", "zero_residual", "orthogonal")},
     **{key: [1, "yes", None] for key in ("resampling_blocks",)},
     **{key: ["none such", 3, None] for key in ("attention", "offset_axes", "size", "fusion", "decoder", "head_order")},
-    **{key: ["none such", 3] for key in ("encoder", "schedule")},
+    **{key: ["none such", 3] for key in ("encoder", "schedule", "unet", "convention", "side", "reduce", "head", "noise")},
+    **{key: [0, -1, True, 2.5, "3"] for key in ("channels", "draws", "chunk")},
+    **{key: [1, "yes", None] for key in ("pool_before", "share_noise", "jitter_level")},
+    "unet_options": [[8], 3],
+    "times": [[], [-1], [True], [2001], [1.5], 50],
+    "noise_levels": [[], [-0.1], [1.0], [float("nan")], ["x"], 0.5],
+    "strides": [[], [3], [32], [4, 4], [2.0], 4],
+    "noise_seed": [-1, 1.5, True, "x"],
+    "ranges": [[], [[-1.0, 1.0]], [[-1.0]] * 3, [[1.0, 1.0]] * 3, [["a", "b"]] * 3, 3],
 }
 
 TWO_KINDS: dict[tuple[str, str], list[Any]] = {
+    ("ddpm_segmentor", "dropout"): [1, "yes", None],
+    ("ddpm_segmentor", "schedule"): [
+        "none such",
+        3,
+        {"kind": "none such"},
+        {"betas": [2.0]},
+        {"betas": ["x", "y"]},
+        {"start": "x", "end": 1},
+        {"kind": "linear", "none_such": 3},
+    ],
     ("upernet_swin_t", "heads"): [[], [0, 1, 1, 1], [5, 5, 5, 5], 3],
     **{(name, "decoder_channels"): [[], [8], [0, 8, 8, 8, 8], 8] for name in NAMES if NAMES[name].kind == "fusion"},
 }

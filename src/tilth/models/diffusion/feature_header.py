@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 from tilth.errors import ConfigError, UnreadableFileError
 from tilth.imagery.write import write_json
@@ -30,7 +30,7 @@ class KeptTile:
 
     Attributes:
         tile_id: of the catalog.
-        stamp: hash of where its pixels and labels lie and how large their files are.
+        stamp: hash of where in which files its pixels and labels lie, how large these are and when they changed last.
         crops: how many rows of one variant it has.
     """
 
@@ -118,6 +118,7 @@ def _hash_of(weights: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         held = value.detach().to("cpu").contiguous()
+        # numpy has no bfloat16.
         digest.update(f"{name} {held.dtype} {tuple(held.shape)}\n".encode())
-        digest.update(held.numpy().reshape(-1).view(np.uint8))
+        digest.update(held.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -29,8 +29,8 @@ DTYPES = ("fp16", "int8")
 BLOCK = 256
 """Values of one channel, neighbours in a map, that share a scale in int8."""
 
-LARGEST = 6e4
-"""Values beyond are refused in fp16, which ends at 65504."""
+LARGEST = {"fp16": 6e4, "int8": 7.6e6}
+"""Values beyond are refused: fp16 ends at 65504, and so do the scales of 127 steps of int8."""
 
 _TAIL = 8
 _READABLE, _UNREADABLE = 0, 1
@@ -132,7 +132,7 @@ class RowLayout:
             uint8 (row_bytes,), on the CPU.
 
         Raises:
-            DataError: values that are not finite, or too large for fp16.
+            DataError: values that are not finite, or too large.
         """
         wide, narrow = [], []
         for found, kept in zip(maps, self.maps, strict=True):
@@ -186,8 +186,9 @@ class RowLayout:
         most = float(values.abs().max())
         if not np.isfinite(most):
             raise DataError("features are not finite; the noise predictor's weights or the imagery are damaged")
-        if self.dtype == "fp16" and most >= LARGEST:
-            raise DataError(f"features up to {most:g} do not fit into fp16, which ends at {LARGEST:g}; set settings.cache_dtype=int8")
+        if most >= (largest := LARGEST[self.dtype]):
+            other = "set settings.cache_dtype=int8" if most < LARGEST["int8"] else "set settings.cache=online"
+            raise DataError(f"features up to {most:g} do not fit into {self.dtype}, which ends at {largest:g}; {other}")
 
     def _row(self, parts: Sequence[NDArray[np.uint8]], status: int) -> NDArray[np.uint8]:
         row = np.zeros(self.row_bytes, np.uint8)

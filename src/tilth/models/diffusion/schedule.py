@@ -119,7 +119,7 @@ class NoiseSchedule:
             ConfigError: not in [0, 1).
         """
         if not 0 <= strength < 1:
-            raise ConfigError(f"noise level {strength}: is the standard deviation of the noise in an image, at least 0 and below 1")
+            raise ConfigError(f"noise_levels: {strength}: a standard deviation of the noise in an image is at least 0 and below 1")
         strengths = np.array([self.strength(time) for time in range(self.last_time + 1)])
         return int(np.abs(strengths - strength).argmin())
 
@@ -152,7 +152,12 @@ def build_schedule(schedule: str | Mapping[str, Any], convention: str = "sr3") -
         if key not in _MAPPING:
             raise ConfigError(f"schedule: unknown entry {key!r}; {suggest(key, _MAPPING)}")
     kind = str(given.get("kind", "own" if "betas" in given else "linear"))
-    betas = np.asarray(given["betas"], np.float64) if "betas" in given else _betas(kind, given)
+    try:
+        betas = np.asarray(given["betas"], np.float64) if "betas" in given else _betas(kind, given)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError):
+        raise ConfigError(f"schedule {dict(given)}: betas, start and end are numbers, each above 0 and below 1") from None
     if betas.ndim != 1 or len(betas) < 2 or not (np.isfinite(betas).all() and (betas > 0).all() and (betas < 1).all()):
         raise ConfigError(f"schedule {kind!r}: needs at least two betas, each above 0 and below 1")
     return NoiseSchedule(kind, betas, convention)

@@ -155,10 +155,14 @@ def ddpm_segmentor(
         raise ConfigError("times and noise_levels say the same thing twice; give one of the two")
     if ranges is not None and len(ranges) != in_channels:
         raise ConfigError(f"ranges: {len(ranges)} for {in_channels} bands; give low and high for each band")
+    if any(len(ends) != 2 or not ends[0] < ends[1] for ends in ranges or ()):
+        raise ConfigError(f"ranges: {list(ranges or ())}: give low and high for each band, low below high")
     _check_strides(strides)
     predictor = _noise_predictor(unet, in_channels, image_size, unet_options or {})
     noise_schedule = build_schedule(schedule or default_schedule(unet), convention or default_convention(unet))
     if noise_levels is not None:
+        if not noise_levels:
+            raise ConfigError("noise_levels: none is given; give at least one, 0 for the clean image")
         times = [noise_schedule.time_of(level) for level in noise_levels]
     # Checked above; Literal types of what comes as text.
     taps = LevelTaps(side=cast("Any", side), strides=tuple(sorted(strides)), reduce=cast("Reduce | None", reduce))

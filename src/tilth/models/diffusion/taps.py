@@ -65,7 +65,7 @@ class LevelTaps:
             found = [tap for tap in taps if tap.name.startswith(f"{prefix}/{stride}/")]
             if not found:
                 known = sorted({tap.stride for tap in taps if tap.name.startswith(prefix)})
-                raise ConfigError(f"the {self.side} has no level {stride}; it has {', '.join(map(str, known))}")
+                raise ConfigError(f"strides: the {self.side} has no level {stride}; it has {', '.join(map(str, known))}")
             if reduce == "mean" and len({tap.width for tap in found}) > 1:
                 widths = ", ".join(f"{tap.name} {tap.width}" for tap in found)
                 raise ConfigError(f"maps of different widths have no mean ({widths}); take first, last or concat")
