@@ -82,7 +82,7 @@ def test_large_batches_go_through_in_slices_that_give_the_same_maps(pairs, passe
     places = torch.tensor([[0, 0], [64, 128], [5, 9]])
     torch.manual_seed(3)
     whole, fresh = encoder(given, places), encoder(given, places, fresh=True)
-    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER", pairs * 64 * 96)
+    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER_ON_CPU", pairs * 64 * 96)
     sizes, features = [], encoder.unet.features
     monkeypatch.setattr(encoder.unet, "features", lambda stacked, *more: sizes.append(len(stacked)) or features(stacked, *more))
     torch.manual_seed(3)
@@ -93,7 +93,7 @@ def test_large_batches_go_through_in_slices_that_give_the_same_maps(pairs, passe
 
 
 def test_a_network_that_learns_is_passed_once(monkeypatch):
-    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER", 1)
+    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER_ON_CPU", 1)
     model, given = segmenter().train(), image()
     sizes, features = [], model.network.encoder.unet.features
     monkeypatch.setattr(
@@ -205,6 +205,7 @@ def test_several_draws_are_averaged_in_evaluation_alone():
 def test_jittered_levels_lie_between_two_steps_and_stay_for_a_raster(monkeypatch):
     schedule = build_schedule("sr3_linear")
     model, given = segmenter(jitter_level=True, times=[0, 50, 150]), image(batch=4)
+    monkeypatch.setattr("tilth.models.diffusion.features.TOGETHER_ON_CPU", 12 * 256**2)  # one pass
     for training in (True, False):
         _, levels = levels_seen(model.train(training), monkeypatch, given)
         assert levels[0].eq(1).all()

@@ -18,14 +18,17 @@ from tilth.models.diffusion.unet import DiffusionUnet
 TOGETHER = 12 * 256**2
 """Most pixels that pass the noise predictor at once where none of it learns: those of four images of 256 pixels at three noise levels."""
 
+TOGETHER_ON_CPU = 256**2
+"""The same on a CPU, whose caches hold the maps of one such image: small images are faster together, larger ones by themselves."""
+
 
 class DiffusionFeatures(nn.Module):
     """Encoder (B, C, H, W) -> maps, finest first: what a noise predictor makes inside of noisy images.
 
     Each map holds the noise levels beside each other in its channels, (B, T * c, H / s, W / s), in the order in which they were given. They
     go through the network on the batch axis, in a pass that ends behind the last map that is needed. Where nothing of the network learns,
-    large batches take several such passes (:data:`TOGETHER`), since only the maps have to stay: no image sees another, so that changes
-    nothing but rounding.
+    large batches take several such passes (:data:`TOGETHER`, :data:`TOGETHER_ON_CPU`), since only the maps have to stay: no image sees
+    another, so that changes nothing but rounding.
 
     The noise predictor is in evaluation mode whatever the mode of this module is: its dropout is for denoising, not for what is learnt on
     its maps. Nor do its parts behind the last map learn. Whoever trains it to denoise calls ``unet`` itself, and sets both for all of it.
@@ -172,7 +175,8 @@ class DiffusionFeatures(nn.Module):
         learns = torch.is_grad_enabled() and (clean.requires_grad or any(weight.requires_grad for weight in self.unet.parameters()))
         if learns:
             return len(clean), self._together
-        pairs = max(1, TOGETHER // (clean.shape[-2] * clean.shape[-1]))
+        most = TOGETHER_ON_CPU if clean.device.type == "cpu" else TOGETHER
+        pairs = max(1, most // (clean.shape[-2] * clean.shape[-1]))
         together = min(self._together, pairs)
         return pairs // together, together
 
