@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from support.tiny_models import SCHEME
 from tilth.insight.clusters import NO_CLUSTER, best_classes, cluster, enlarge, overlap, shown_map, shrink
-from tilth.insight.config import ClusterConfig
+from tilth.insight.config import ClusterConfig, TsneConfig
 from tilth.insight.figures import cluster_palette, paint_clusters
-from tilth.insight.projection import colours_of
+from tilth.insight.projection import colours_of, embed_pixels
 
 
 def test_overlap_and_best_class_by_brute_force():
@@ -101,3 +101,12 @@ def test_colours_follow_the_strongest_components_on_one_scale():
             assert np.corrcoef(picture[valid][:, channel], values[channel][valid])[0, 1] > 0.9
     assert (colours_of([np.ones((2, 4, 4), np.float32)], [np.ones((4, 4), bool)])[0] == 0).all(), "nothing varies"
     assert (colours_of([first], [np.zeros((20, 20), bool)])[0] == 128).all()
+
+
+def test_pixels_without_any_difference_few_channels_and_few_pixels_are_laid_out():
+    alike = np.ones((20, 8), np.float32)
+    assert not embed_pixels(alike, TsneConfig(), 0).any()
+    assert not embed_pixels(alike[:3], TsneConfig(), 0).any()
+    line = embed_pixels(np.arange(20, dtype=np.float32)[:, None], TsneConfig(), 0)
+    assert line.shape == (20, 2)
+    assert bool(np.isfinite(line).all())

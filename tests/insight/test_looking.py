@@ -181,6 +181,13 @@ def test_numbers_are_found_again_by_hand(farm, look):
     assert listed["unet-trained", 8].neighbour_accuracy == pytest.approx(accuracy_score(wanted, said), abs=0.02)
 
 
+def test_kept_features_are_not_overwritten(farm, tmp_path):
+    (tmp_path / "features.json").write_text('{"version": 1, "weights": "a", "tiles": []}')
+    with pytest.raises(tilth.TilthError, match="no look at features; choose another --out"):
+        tilth.features(model=farm / "denoiser", catalog=farm / "catalog.parquet", out=tmp_path, device="cpu", **SMALL)
+    assert tree(tmp_path) == ["features.json"]
+
+
 def test_the_report_shows_table_and_pictures(look, tmp_path):
     text = build_report(ReportInput(features=[look]), tmp_path / "report.html").read_text()
     record = FeatureRecord.read(look)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from tilth.catalog.table import Catalog
 from tilth.errors import ConfigError, OutputExistsError, RunError, TilthError, UnreadableFileError
 from tilth.models.diffusion import feature_store
 from tilth.sensors import Band, Sensor
+from tilth.training.config import LoopConfig
+from tilth.training.feature_plan import foresee_features
 from tilth.training.feature_samples import RawFeatures
 
 
@@ -229,6 +232,21 @@ def test_auto_keeps_what_is_used_twice_by_a_frozen_encoder_where_a_folder_is_giv
         planned(tiles, None, cache="disk")
 
 
+def test_a_dry_run_foresees_the_size_and_nothing_where_nothing_would_be_kept(tiles, tmp_path):
+    cache, _, method = planned(tiles, tmp_path / "kept")
+    network, classes = diffusion_model().config.network, len(method.model.scheme)
+
+    def foreseen(steps, frozen="always", **settings):
+        given = {"cache_folder": str(tmp_path / "kept"), **settings}
+        loop = LoopConfig(steps=steps, batch_size=2, transfer={"frozen": frozen})
+        return foresee_features(type(method), given, network, tiles, classes, 32, loop)
+
+    assert f"{cache.store.size:,} bytes" in foreseen(12)
+    assert foreseen(11) is None
+    assert foreseen(11, cache="disk") is not None
+    assert foreseen(12, cache="online") is foreseen(12, cache_folder=None) is foreseen(12, "never") is None
+
+
 def test_tiles_that_cannot_be_read_are_left_out_and_reported(tmp_path):
     catalog = catalog_of(make_rows(tmp_path / "t", "t", 3, split="train", size=(32, 32)))
     (tmp_path / "t" / "t1.png").write_bytes(b"no picture")
@@ -242,6 +260,29 @@ def test_tiles_that_cannot_be_read_are_left_out_and_reported(tmp_path):
     cache, _, _ = filled(catalog, tmp_path / "none")
     with pytest.raises(RunError, match="cannot be read"):
         cache.dataset[("labelled", 0, 0)]
+
+
+def test_one_large_tile_that_cannot_be_read_is_one_failure_however_many_crops_it_has(tmp_path):
+    catalog = catalog_of(make_rows(tmp_path / "t", "t", 2, split="train", size=(96, 96)))
+    (tmp_path / "t" / "t1.png").write_bytes(b"no picture")
+    cache, _, _ = filled(catalog, tmp_path / "kept")
+    samples = [cache.dataset[("labelled", 0, slot)] for slot in range(18)]
+    assert {sample.tile_id for sample in samples} == {"t/0"}
+    assert sum(len(sample.bad) for sample in samples) == 9  # each of its crops is met once
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_file_that_was_edited_is_noticed_though_it_has_the_size_it_had(tmp_path, kind):
+    catalog = catalog_of(make_rows(tmp_path / "t", "t", 1, split="train", size=(32, 32)))
+    cache, _, _ = planned(catalog, tmp_path / "kept")
+    cache._make = lambda numbers, device: [cache.store.layout.unreadable() for _ in numbers]
+    cache.fill(FABRIC, planned(catalog, tmp_path / "kept")[1])
+    planned(catalog, tmp_path / "kept")
+    file = Path(catalog.column(kind)[0])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ConfigError, match="files or window of tile 't/0' changed"):
+        planned(catalog, tmp_path / "kept")
 
 
 def rows_a_file(monkeypatch, kept, rows):

@@ -7,7 +7,6 @@ tiles that are drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilth.errors import TilthError, UsageError, needs_extra
+from tilth.errors import DataError, OutputExistsError, UsageError, needs_extra
 from tilth.evaluation.feature_result import FEATURES_FILE, FeatureEncoder, FeatureFigure, FeatureRecord, MapScores
 from tilth.evaluation.record import ratio, withdraw
 from tilth.imagery.files import new_folder
@@ -77,10 +76,12 @@ def look_at_features(
         SensorMismatchError: an encoder of other bands or scaling than the tiles.
         CatalogError: no tile, none that can be read, or, where there are labels, no labelled pixel to learn from or to test on.
         UsageError: levels, sides or times that an encoder does not have.
+        OutputExistsError: the folder holds a ``features.json`` of something else.
         DataError: maps that are not finite.
         MissingExtraError: scikit-learn or matplotlib is not installed.
     """
     _check_libraries()
+    earlier = _earlier(out)
     names = [one.name for one in encoders]
     if len({*names, BANDS}) <= len(names):
         raise UsageError(f"encoders to look at are called {', '.join(names)}; give each a name of its own, and none {BANDS!r}")
@@ -94,7 +95,7 @@ def look_at_features(
     for problem in scanned.problems:
         warn(problem)
     with new_folder(out):
-        _withdraw(out)
+        _withdraw(out, earlier)
         maps, pictures, points = _all_maps(sources, pool, scanned, config, say, count)
         figures = _draw_pictures(pictures, pool, scanned, config, out)
         say("drawing figures")
@@ -145,12 +146,21 @@ def _check_libraries() -> None:
         import matplotlib  # noqa: F401 - only to see whether it is there
 
 
-def _withdraw(out: Path) -> None:
+def _earlier(out: Path) -> FeatureRecord | None:
+    """Read what an earlier look left. Kept features have a file of the same name, which would be lost, and they with it."""
+    if not (out / FEATURES_FILE).exists():
+        return None
+    try:
+        return FeatureRecord.read(out)
+    except DataError:
+        raise OutputExistsError(f"{out}: holds a {FEATURES_FILE} that is no look at features; choose another --out") from None
+
+
+def _withdraw(out: Path, earlier: FeatureRecord | None) -> None:
     """Remove what an earlier look left."""
-    with suppress(TilthError):
-        for figure in FeatureRecord.read(out).figures:
-            for name in (figure.file, Path(figure.file).with_suffix(".svg").name):
-                (out / name).unlink(missing_ok=True)
+    for figure in () if earlier is None else earlier.figures:
+        for name in (figure.file, Path(figure.file).with_suffix(".svg").name):
+            (out / name).unlink(missing_ok=True)
     withdraw(out / FEATURES_FILE)
     for name in (PROBES_FILE, POINTS_FILE):
         withdraw(out / name)

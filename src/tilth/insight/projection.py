@@ -54,7 +54,7 @@ def embed_pixels(features: NDArray[np.float32], config: TsneConfig, seed: int) -
         seed: of the solvers.
 
     Returns:
-        float32 (n, 2). Below four pixels, which have no neighbourhoods, zeros.
+        float32 (n, 2). Zeros below four pixels, which have no neighbourhoods, and where all pixels are the same.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -64,7 +64,8 @@ def embed_pixels(features: NDArray[np.float32], config: TsneConfig, seed: int) -
         from sklearn.manifold import TSNE
         from sklearn.preprocessing import StandardScaler
 
-    if len(features) < 4:
+    # Pixels without any difference would crash the solver itself.
+    if len(features) < 4 or not (np.ptp(features, axis=0) > 0).any():
         return np.zeros((len(features), 2), np.float32)
     number = seeds.derive(seed, "t-SNE") % 2**32
     kept = min(config.components, *features.shape)

@@ -14,6 +14,8 @@ from tilth.catalog.fingerprint import content_of
 from tilth.catalog.table import Catalog
 from tilth.errors import ConfigError, TilthError
 from tilth.imagery.packed import containing_file
+from tilth.imagery.packing import SHARD_SUFFIX
+from tilth.imagery.references import file_state, files_behind
 from tilth.methods.base import Method
 from tilth.methods.ddpm.segment import Segment, SegmentConfig
 from tilth.models.config import NetworkConfig
@@ -67,17 +69,13 @@ def plan_features(
         )
     stream = next(iter(method.streams))
     crops = crops_of(tiles.catalogs[stream], weak.size)
-    uses = loop.steps * loop.batch_size / (len(crops) * config.cache_variants)
+    uses = _uses(loop, crops, config)
     layout = RowLayout.of(cast("DiffusionSegmentor", method.model.network), weak.size, config.cache_dtype)
-    cache, why_not = None, None
-    if wish == "auto" and not frozen:
-        why_not = "the encoder learns"
-    elif wish == "auto" and uses < 2:
-        why_not = f"each would be used {uses:.2g} times"
-    elif config.cache_folder is None:
+    cache, why_not = None, _not_worth_it(config, loop, uses)
+    if why_not is None and config.cache_folder is None:
         size = size_of_rows(len(crops), config.cache_variants, layout.row_bytes)
         why_not = f"settings.cache_folder=FOLDER would keep them, {size}, and use each {uses:.3g} times"
-    else:
+    elif why_not is None:
         cache, refused, no_room = _cache(method, tiles, stream, crops, loop, layout)
         refused, no_room = fabric.broadcast((refused, no_room))
         problem = refused or (no_room if wish == "disk" else None)
@@ -91,14 +89,15 @@ def plan_features(
     method.config = config.model_copy(update={"cache": "disk"})
     method.use_kept_features()
     console.say(f"features: kept on disk, each is used {uses:.3g} times")
-    left_out = _left_out(config, weak, len(crops) > len(tiles.catalogs[stream]))
+    fresh = method.model.config.network.options.get("noise") != "fixed"
+    left_out = _left_out(config, weak, cut=len(crops) > len(tiles.catalogs[stream]), fresh=fresh)
     if left_out:
         console.say(f"features: what is kept does not change any more, so left out are: {left_out}")
     return cache
 
 
 def foresee_features(
-    kind: type[Method], settings: Mapping[str, Any], network: NetworkConfig, catalog: Catalog, classes: int, size: int
+    kind: type[Method], settings: Mapping[str, Any], network: NetworkConfig, catalog: Catalog, classes: int, size: int, loop: LoopConfig
 ) -> str | None:
     """Say how large the kept maps of a training would be; nothing is read but the table.
 
@@ -109,21 +108,39 @@ def foresee_features(
         catalog: tiles to learn from.
         classes: how many there are.
         size: side of the crops in pixels.
+        loop: steps, batch, what is frozen.
 
     Returns:
-        None where none would be kept.
+        None where none would be kept, whatever room there is.
     """
     if not issubclass(kind, Segment):
         return None
     config = SegmentConfig.parse(settings, source="settings")
     if config.cache == "online" or config.cache_folder is None:
         return None
+    crops = crops_of(catalog, size)
+    if _not_worth_it(config, loop, _uses(loop, crops, config)) is not None:
+        return None
     sensor = catalog.sensor()
     with torch.device("meta"):
         built = build_network(for_sensor(network, sensor), len(sensor), classes)
     row_bytes = RowLayout.of(cast("DiffusionSegmentor", built), size, config.cache_dtype).row_bytes
-    kept = size_of_rows(len(crops_of(catalog, size)), config.cache_variants, row_bytes)
+    kept = size_of_rows(len(crops), config.cache_variants, row_bytes)
     return f"features: {kept} in {config.cache_folder}; what is counted for a step makes them anew"
+
+
+def _uses(loop: LoopConfig, crops: Sequence[Crop], config: SegmentConfig) -> float:
+    """How often a training takes each of what would be kept."""
+    return loop.steps * loop.batch_size / (len(crops) * config.cache_variants)
+
+
+def _not_worth_it(config: SegmentConfig, loop: LoopConfig, uses: float) -> str | None:
+    """Say why nothing is kept where that was left open."""
+    if config.cache != "auto":
+        return None
+    if loop.transfer.frozen != "always":
+        return "the encoder learns"
+    return f"each would be used {uses:.2g} times" if uses < 2 else None
 
 
 def _cache(
@@ -145,7 +162,7 @@ def _cache(
     return FeatureCache(model, tiles, stream, store, crops, loop.precision), None, _no_room(store, config)
 
 
-def _left_out(config: SegmentConfig, weak: WeakConfig, cut: bool) -> str:
+def _left_out(config: SegmentConfig, weak: WeakConfig, *, cut: bool, fresh: bool) -> str:
     """Name the augmentations that were asked for and do not go with kept maps."""
     flips = weak.horizontal_flip > 0 or weak.vertical_flip > 0 or weak.rot90
     asked = {
@@ -155,7 +172,7 @@ def _left_out(config: SegmentConfig, weak: WeakConfig, cut: bool) -> str:
         "rotation": weak.rotation > 0,
         "flips and turns (see settings.cache_variants)": flips and config.cache_variants == 1,
         "random places of crops": cut,
-        "fresh noise": True,
+        "fresh noise": fresh,
     }
     return ", ".join(name for name, wanted in asked.items() if wanted)
 
@@ -172,7 +189,9 @@ def _kept_tiles(tiles: TileDataset, stream: str, crops: Sequence[Crop]) -> list[
             return None
         file = containing_file(uri)
         if file not in contents:
-            contents[file] = content_of(file)
+            # Labels are kept with the maps, and a file that was edited often has the size it had: its time of change counts, too. Of a
+            # shard the checksums of its tiles say more.
+            contents[file] = content_of(file) if file.endswith(SHARD_SUFFIX) else [file_state(part)[:2] for part in files_behind(file)]
         return [Path(uri).name, contents[file]]
 
     return [

@@ -146,12 +146,16 @@ class FeatureDataset(Dataset[FeatureSample]):
         self._ids = catalog.column("tile_id")
 
     def __getitem__(self, key: Key) -> FeatureSample:
-        """Read a sample; one of a tile that could not be read is replaced by the next crop and reported with the sample."""
+        """Read a sample; one of a tile that could not be read is replaced by a crop of the next tile, and reported."""
         stream, step, slot = key
         first = self.order.index(stream, step, slot)
         bad: list[tuple[str, str]] = []
-        for attempt in range(min(_ATTEMPTS, len(self.crops))):
-            crop = self.crops[(first + attempt) % len(self.crops)]
+        left_out: set[int] = set()
+        for place in range(first, first + len(self.crops)):
+            crop = self.crops[place % len(self.crops)]
+            # All crops of a large tile that cannot be read are one failure.
+            if crop.row in left_out:
+                continue
             tile_id = self._ids[crop.row]
             draw = seeds.derive(self.order.seed, "draw", stream, step, slot, tile_id)
             variant = int(seeds.generator(draw, "weak").integers(self._store.variants))
@@ -159,4 +163,7 @@ class FeatureDataset(Dataset[FeatureSample]):
             if self._store.layout.readable(row):
                 return FeatureSample(row, self._store.layout, tile_id, draw, tuple(bad))
             bad.append((tile_id, _UNREADABLE))
+            left_out.add(crop.row)
+            if len(bad) == _ATTEMPTS:
+                break
         raise RunError(f"stream {stream!r}: {len(bad)} tiles in a row cannot be read; run tilth catalog check")

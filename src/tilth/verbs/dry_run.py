@@ -86,8 +86,11 @@ def foresee(options: PretrainOptions | FinetuneOptions, *, tiles_there: bool = T
         "seconds": options.loop.steps * seconds,
     }
     lines = _lines(options, values, cost, rates, tiles is None)
-    kept = None if tiles is None else foresee_features(kind, settings, network, tiles.learnt_from, len(scheme), options.weak.size)
-    return Foresight((*lines, *([] if kept is None else [kept])), values)
+    if tiles is not None:
+        size, loop = options.weak.size, options.loop
+        kept = foresee_features(kind, settings, network, tiles.learnt_from, len(scheme), size, loop)
+        lines += [] if kept is None else [kept]
+    return Foresight(tuple(lines), values)
 
 
 def same_work(options: PretrainOptions | FinetuneOptions) -> str:
