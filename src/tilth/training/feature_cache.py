@@ -19,6 +19,7 @@ from tilth.models.network import pad_to_multiple
 from tilth.training.collate import collate, to_batch
 from tilth.training.feature_samples import Crop, FeatureDataset, turned
 from tilth.training.samples import Sample, TileDataset
+from tilth.training.wording import time_in_words
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -84,13 +85,15 @@ class FeatureCache:
             nonlocal done
             done += count
             left = (time.monotonic() - began) / done * max(0, to_do - done)
-            console.status(f"features: {done} of {to_do} made, {_duration(left)} left")
+            console.status(f"features: {done} of {to_do} made, {time_in_words(left)} left")
 
         with evaluating(self._model):
             if fabric.is_global_zero:
                 number = store.first_missing()
                 timed[number], seconds = self._time(number, device)
-                console.say(f"features: {size}; {to_do:,} to be made, {_duration(seconds)} each, {_duration(to_do * seconds)} in all")
+                console.say(
+                    f"features: {size}; {to_do:,} to be made, {time_in_words(seconds)} each, {time_in_words(to_do * seconds)} in all"
+                )
             fabric.barrier()
             began = time.monotonic()
             store.fill(make, 1 if device.type == "cpu" else _TOGETHER, progress)
@@ -154,10 +157,3 @@ def size_of_rows(crops: int, variants: int, row_bytes: int) -> str:
 def size_in_words(count: int) -> str:
     """Say how many bytes these are."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {name}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilth.training.wording import time_in_words
 from tilth.verbs.options import SpeedConfig
 from tilth.verbs.train_options import FinetuneOptions, PretrainOptions
 
@@ -185,20 +186,13 @@ def _lines(options: PretrainOptions | FinetuneOptions, values: Mapping[str, Any]
         f"tiles: {tiles}",
         f"memory of each device: at least {_size(cost.peak)} ({shown}; not all live at once)",
         f"a step on each device: {cost.operations / 1e12:.3g} TFLOP, {cost.moved / 1e9:.3g} GB moved",
-        f"time: about {_duration(values['seconds_a_step'])} a step, {_duration(values['seconds'])} in all, {kind}",
+        f"time: about {time_in_words(values['seconds_a_step'])} a step, {time_in_words(values['seconds'])} in all, {kind}",
         UNKNOWN,
     ]
 
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {name}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def missing_catalogs(options: PretrainOptions | FinetuneOptions) -> list[Path]:
